@@ -1,0 +1,2 @@
+//! From a parsed Dockerfile to a graph of steps.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The memobuild command.
+fn main() {}
