@@ -1,2 +1,31 @@
-//! Runs one command over one tree; gives back exit status and written files.
-#![forbid(unsafe_code)]
+//! Runs one command over one tree; gives back exit status and what was written.
+//!
+//! In: a [`Step`] (an in-memory [`memobuild_tree::Tree`], a command, mounts) and the [`Contents`] that its digests
+//! name. Out: an [`Outcome`] with the exit status and a [`memobuild_tree::Diff`]. Who calls it: `memobuild-engine`.
+//! What it never does: know of caches, Dockerfiles or registries; change the caller's own process (namespaces, ids and
+//! mounts belong to a helper process, the *sandbox server*, which is this program run again, see [`init_main`]).
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `step`, `contents`, `error` | what callers see |
+//! | `sandbox` | chooses the mode, starts the server, runs steps |
+//! | `served` | the tree as a step sees it: mount points put in, ids that cannot be mapped hidden |
+//! | `fuse` | serves trees from memory; `recorder` hears of every look-up |
+//! | `server` | the helper process: namespaces, mounts, pid 1, seccomp |
+//! | `harvest` | from the upper directory to a diff |
+//! | `layout` | trees laid out on disk, for the modes without FUSE |
+//! | `sys` | raw system calls; the only place with `unsafe` |
+#![deny(unsafe_code)]
+
+mod contents;
+pub mod doctor;
+mod error;
+mod sandbox;
+mod step;
+
+pub use contents::{Contents, ReadAt};
+pub use error::SandboxError;
+pub use sandbox::{Mode, ModeChoice, ModeKind, OwnershipClass, SANDBOX_INIT_ARG, Sandbox, SandboxConfig, init_main};
+pub use step::{
+    Cancel, Exit, Host, Mount, MountKind, Network, Outcome, Output, Security, Step, Stream, Timings, Ulimit, User,
+};
