@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod json;
 mod manifest;
 pub mod media;
 mod platform;
+pub mod time;
 
 pub use config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use manifest::{Descriptor, Index, Manifest};

@@ -20,11 +20,14 @@ pub struct Descriptor {
     /// Its length in bytes.
     pub size: u64,
     /// Where else it may be had.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
     pub urls: Vec<String>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
     pub annotations: BTreeMap<String, String>,
+    /// The content itself, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// In an index: what it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -42,9 +45,20 @@ impl Descriptor {
             size,
             urls: Vec::new(),
             annotations: BTreeMap::new(),
+            data: None,
             platform: None,
             artifact_type: None,
         }
+    }
+
+    /// The descriptor of these bytes.
+    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
+        Self::new(media_type, Sha256Digest::of(bytes), bytes.len() as u64)
+    }
+
+    /// Whether it lists an attestation, which is no image (BuildKit's `attestation-storage.md`).
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
     }
 }
 
@@ -63,13 +77,13 @@ pub struct Manifest {
     /// The config.
     pub config: Descriptor,
     /// The layers, lowest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub layers: Vec<Descriptor>,
     /// What this is about (referrers).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Box<Descriptor>>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -86,6 +100,18 @@ impl Manifest {
             annotations: BTreeMap::new(),
         }
     }
+
+    /// The same manifest under Docker's media types (`oci-mediatypes=false`), which know no annotations.
+    pub fn into_docker(mut self) -> Self {
+        self.media_type = media::DOCKER_MANIFEST.into();
+        self.config.media_type = media::DOCKER_CONFIG.into();
+        for layer in &mut self.layers {
+            layer.media_type = media::docker_layer(&layer.media_type).into();
+            layer.annotations.clear();
+        }
+        self.annotations.clear();
+        self
+    }
 }
 
 /// An image index.
@@ -98,10 +124,10 @@ pub struct Index {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
     /// What it lists.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub manifests: Vec<Descriptor>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -118,4 +144,9 @@ fn write_digest<S: Serializer>(digest: &Sha256Digest, s: S) -> Result<S::Ok, S::
 
 fn read_digest<'de, D: Deserializer<'de>>(d: D) -> Result<Sha256Digest, D::Error> {
     String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// Other builders write `null` where a field is empty.
+fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }

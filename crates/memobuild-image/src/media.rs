@@ -22,6 +22,13 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// Docker layer, plain tar.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker layer, zstd.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+/// Docker's manifests of schema 1, which are no longer understood: to be refused with a message.
+pub const DOCKER_MANIFEST_V1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
 
 /// Whether this is an index of either kind.
 pub fn is_index(media_type: &str) -> bool {
@@ -31,4 +38,24 @@ pub fn is_index(media_type: &str) -> bool {
 /// Whether this is an image manifest of either kind.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+}
+
+/// OCI's name for a layer type of Docker's; others are handed back as they are.
+pub fn oci_layer(media_type: &str) -> &str {
+    match media_type {
+        DOCKER_LAYER => LAYER,
+        DOCKER_LAYER_GZIP => LAYER_GZIP,
+        DOCKER_LAYER_ZSTD => LAYER_ZSTD,
+        other => other,
+    }
+}
+
+/// Docker's name for a layer type of OCI's; others are handed back as they are.
+pub fn docker_layer(media_type: &str) -> &str {
+    match media_type {
+        LAYER => DOCKER_LAYER,
+        LAYER_GZIP => DOCKER_LAYER_GZIP,
+        LAYER_ZSTD => DOCKER_LAYER_ZSTD,
+        other => other,
+    }
 }
