@@ -1,0 +1,33 @@
+//! Why a build failed.
+
+use memobuild_observe::FailureKind;
+
+/// Why a build failed: a kind that decides the exit code, a text for a person, and what may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// What happened, where, and why. May hold several lines (a marked excerpt of the Dockerfile).
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+    /// The step that failed, as [`memobuild_observe::StepInfo::id`].
+    pub step: Option<usize>,
+    /// The last lines of the failed step's output.
+    pub log_tail: Vec<String>,
+}
+
+impl EngineError {
+    /// An error of that kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, step: None, log_tail: Vec::new() }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

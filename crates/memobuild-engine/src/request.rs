@@ -1,0 +1,186 @@
+//! What a build is asked for, and what it gives back.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use memobuild_plan::model::Options;
+use memobuild_tree::Sha256Digest;
+
+/// One build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Where the build's context comes from.
+    pub context: ContextInput,
+    /// Where the Dockerfile comes from.
+    pub dockerfile: DockerfileInput,
+    /// What shapes the plan: target, platforms, args, labels, named contexts, network...
+    pub options: Options,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// `--ssh`, by id: the agent's socket.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// `--tag`: full names.
+    pub tags: Vec<String>,
+    /// `--output`; empty: the image stays in memobuild's own store.
+    pub outputs: Vec<Output>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+    /// `--sandbox`.
+    pub sandbox: SandboxChoice,
+    /// `--pull`: ask the registry even for images already here.
+    pub pull: bool,
+    /// `--reproducible`: every mtime and the image's own time are SOURCE_DATE_EPOCH (0 if not set).
+    pub reproducible: bool,
+    /// Steps executed at once; none: the number of processors, 4 at least.
+    pub parallelism: Option<usize>,
+    /// Registries to be spoken to without TLS.
+    pub insecure_registries: Vec<String>,
+}
+
+/// Where the context comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextInput {
+    /// A directory.
+    Directory(PathBuf),
+    /// An archive or a Dockerfile on standard input (`-`).
+    Stdin,
+    /// A repository or archive by URL.
+    Url(String),
+}
+
+impl Default for ContextInput {
+    fn default() -> Self {
+        Self::Directory(".".into())
+    }
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DockerfileInput {
+    /// `Dockerfile` (or `dockerfile`) in the context.
+    #[default]
+    InContext,
+    /// `-f PATH`: as docker takes it, relative to the current directory.
+    Path(PathBuf),
+    /// `-f -`.
+    Stdin,
+}
+
+/// Where a secret's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file.
+    File(PathBuf),
+    /// An environment variable of memobuild's.
+    Env(String),
+}
+
+/// `--sandbox`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// The best that the machine can do.
+    #[default]
+    Auto,
+    /// FUSE under overlayfs.
+    Traced,
+    /// Laid out on disk under overlayfs.
+    Exact,
+    /// Laid out on disk, chroot.
+    Chroot,
+}
+
+/// `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// `type=`.
+    pub kind: OutputKind,
+    /// `dest=`; none: what the kind takes by default.
+    pub dest: Option<Destination>,
+    /// `name=`: names for the image, besides the tags.
+    pub names: Vec<String>,
+    /// `compression=` and `compression-level=`, `force-compression=`.
+    pub compression: Compression,
+    /// `rewrite-timestamp=true`.
+    pub rewrite_timestamp: bool,
+    /// `oci-mediatypes=`; none: what the kind does by default.
+    pub oci_mediatypes: Option<bool>,
+    /// `tar=`; none: a tar where `dest` is a file, else a directory.
+    pub tar: Option<bool>,
+    /// `annotation.*=`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `type=` of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputKind {
+    /// An OCI image layout.
+    Oci,
+    /// What `docker load` takes.
+    Docker,
+    /// The root file system as a tar.
+    Tar,
+    /// The root file system in a directory.
+    Local,
+    /// The image in memobuild's own store.
+    Image,
+}
+
+/// Where an output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file or a directory.
+    Path(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compression {
+    /// The method; none: gzip.
+    pub method: Option<CompressionMethod>,
+    /// The level; none: the method's default.
+    pub level: Option<i32>,
+    /// Compress the base image's layers anew as well.
+    pub force: bool,
+}
+
+/// A compression method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CompressionMethod {
+    /// Plain tar.
+    Uncompressed,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// What a build gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildOutcome {
+    /// The manifest's digest, or the index's where there are several platforms. None if only files were written out.
+    pub image: Option<Sha256Digest>,
+    /// The config's digest (`--iidfile`), of a single image.
+    pub config: Option<Sha256Digest>,
+    /// The media type and size of what `image` names.
+    pub descriptor: Option<(String, u64)>,
+    /// Names under which it can be found now.
+    pub names: Vec<String>,
+    /// Each step and how it ended.
+    pub steps: Vec<StepReport>,
+    /// From begin to end.
+    pub duration: Duration,
+}
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepReport {
+    /// `[stage 2/5] RUN make`.
+    pub label: String,
+    /// Whether it was executed; else it was reused.
+    pub executed: bool,
+    /// Why it ran (or would run).
+    pub reason: Option<String>,
+    /// From begin to end.
+    pub duration: Duration,
+}
