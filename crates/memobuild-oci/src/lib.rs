@@ -1,7 +1,17 @@
 //! Images in and out: layers as tar, layouts, archives, registries.
 //!
+//! In: references, paths and blobs. Out: [`image::BaseImage`] (config, and layers imported when they are needed) and
+//! files in the formats that other tools read ([`output`]). Called by the engine. Knows nothing of building.
+//!
 //! The JSON types (config, manifest, index, descriptor, platform, media types) are in `memobuild-image`, one floor
 //! down, since the planner needs them too; they are re-exported here as [`model`]. Extend them there.
 #![forbid(unsafe_code)]
 
 pub use memobuild_image as model;
+
+pub mod http;
+pub mod image;
+pub mod layer;
+pub mod output;
+pub mod reference;
+pub mod registry;
