@@ -9,11 +9,22 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod directives;
+pub mod dump;
+mod flags;
+mod heredoc;
 pub mod ignore;
+mod instructions;
+mod json;
+mod lines;
 pub mod lint;
 mod mounts;
 mod parse;
+pub mod ports;
+mod raw;
 pub mod span;
+mod tokens;
+pub mod values;
 pub mod words;
 
 pub use ast::Dockerfile;

@@ -63,10 +63,7 @@ pub struct SourceFile {
 impl SourceFile {
     /// A file with the name to show in messages and its whole text.
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
-        Self {
-            name: name.into(),
-            text: text.into(),
-        }
+        Self { name: name.into(), text: text.into() }
     }
 
     /// The name to show in messages, such as `Dockerfile`.

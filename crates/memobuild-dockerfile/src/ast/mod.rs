@@ -9,12 +9,11 @@ mod mount;
 mod word;
 
 pub use instruction::{
-    Add, Arg, ArgDecl, CommandLine, Copy, Device, Env, Expose, HealthTest, Healthcheck, InlineFile,
-    Instruction, KeyValue, Kind, Label, Network, Onbuild, Origin, Run, Security, Shell,
+    Add, Arg, ArgDecl, CommandLine, Copy, Device, Env, Expose, HealthTest, Healthcheck, InlineFile, Instruction,
+    KeyValue, Kind, Label, Network, Onbuild, Origin, Run, Security, Shell,
 };
 pub use mount::{
-    BindMount, CacheMount, FileOwner, Mount, MountError, MountFlag, SecretMount, Sharing, SshMount,
-    TmpfsMount,
+    BindMount, CacheMount, FileOwner, Mount, MountError, MountFlag, SecretMount, Sharing, SshMount, TmpfsMount,
 };
 pub use word::{Heredoc, Word};
 
@@ -66,6 +65,10 @@ pub struct Stage {
     /// Name behind `AS` in lower case, as stages are looked up without regard to case. Its span
     /// covers the name as written.
     pub name: Option<Word>,
+    /// The word `AS` as written.
+    pub as_keyword: Option<Word>,
+    /// The stage's name as written, in whatever case.
+    pub name_as_written: Option<String>,
     /// Base: an image reference, a stage name or `scratch`, with variables unexpanded.
     pub base: Word,
     /// `--platform=`, unexpanded; absent or empty: none.

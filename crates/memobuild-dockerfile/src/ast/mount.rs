@@ -144,10 +144,7 @@ impl MountFlag {
     ///
     /// # Errors
     /// What the expander returned, or why the options make no valid mount.
-    pub fn resolve(
-        &self,
-        expand: &mut dyn FnMut(&str) -> Result<String, String>,
-    ) -> Result<Mount, MountError> {
-        crate::mounts::resolve(&self.fields, Some(expand))
+    pub fn resolve(&self, expand: &mut dyn FnMut(&str) -> Result<String, String>) -> Result<Mount, MountError> {
+        crate::mounts::resolve(&self.fields, expand)
     }
 }

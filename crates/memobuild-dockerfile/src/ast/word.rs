@@ -18,10 +18,7 @@ pub struct Word {
 impl Word {
     /// A word with its place.
     pub fn new(text: impl Into<String>, span: Span) -> Self {
-        Self {
-            text: text.into(),
-            span,
-        }
+        Self { text: text.into(), span }
     }
 
     /// The text.
@@ -61,14 +58,15 @@ pub struct Heredoc {
 }
 
 impl Heredoc {
-    /// The content with leading tabs of each line removed if `<<-` asks for it.
+    /// The content, with leading tabs of each line removed if `<<-` asks for it.
     pub fn chomped(&self) -> String {
-        if !self.chomp {
+        self.chomped_if(self.chomp)
+    }
+
+    pub(crate) fn chomped_if(&self, chomp: bool) -> String {
+        if !chomp {
             return self.content.clone();
         }
-        self.content
-            .split_inclusive('\n')
-            .map(|line| line.trim_start_matches('\t'))
-            .collect()
+        self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
 }

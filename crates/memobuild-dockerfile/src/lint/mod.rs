@@ -1,12 +1,18 @@
 //! Build checks: BuildKit's rules under their published names.
+//!
+//! [`lint`] runs those that the text alone decides. Rules that need variables, images or ignore
+//! files are judged by the plan, which makes its findings with the constructors of [`Finding`].
 
+mod messages;
 mod options;
 mod rules;
+mod text;
 
+pub use messages::is_secret_name;
 pub use options::{CheckOptions, CheckOptionsError};
 pub use rules::Rule;
+pub use text::lint;
 
-use crate::ast::Dockerfile;
 use crate::diagnostic::Diagnostic;
 use crate::span::{SourceFile, Span};
 
@@ -22,24 +28,17 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding; `message` comes from one of [`Rule`]'s message functions.
+    /// A finding with a message of its own.
     pub fn new(rule: Rule, span: Span, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            span,
+        Self { rule, message: message.into(), span }
+    }
+
+    /// As a warning with the rule's name and its page.
+    pub fn diagnostic(&self, source: &SourceFile) -> Diagnostic {
+        let warning = Diagnostic::warning(source, self.span, self.message.clone()).with_code(self.rule.name());
+        match self.rule.url() {
+            Some(url) => warning.with_hint(url),
+            None => warning,
         }
     }
-
-    /// As a warning with the rule's name, description and page.
-    pub fn diagnostic(&self, source: &SourceFile) -> Diagnostic {
-        Diagnostic::warning(source, self.span, self.message.clone()).with_code(self.rule.name())
-    }
-}
-
-/// Runs all rules that can be judged from the text alone, and leaves out what the file's
-/// `# check=` or a comment above an instruction skips. In file order.
-pub fn lint(dockerfile: &Dockerfile, options: &CheckOptions) -> Vec<Finding> {
-    let _ = (dockerfile, options);
-    todo!()
 }

@@ -1,6 +1,13 @@
 //! Word expansion and splitting: variables, quotes and escapes as BuildKit's shell lexer does it.
+//!
+//! In: a word as written and an [`Env`]. Out: an [`Expansion`]. `memobuild-plan` calls it for
+//! every word of an instruction that takes variables; the parser calls it to find heredocs.
+//! Values are never expanded a second time.
 
-use std::collections::BTreeSet;
+mod lexer;
+mod pattern;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where variables come from.
 pub trait Env {
@@ -51,13 +58,7 @@ pub struct Lexer {
 impl Lexer {
     /// A lexer with the given escape character and all other settings off.
     pub const fn new(escape: char) -> Self {
-        Self {
-            escape,
-            raw_quotes: false,
-            raw_escapes: false,
-            skip_quotes: false,
-            skip_unset: false,
-        }
+        Self { escape, raw_quotes: false, raw_escapes: false, skip_quotes: false, skip_unset: false }
     }
 
     /// Expands a word.
@@ -65,7 +66,20 @@ impl Lexer {
     /// # Errors
     /// Bad syntax, or a `${X:?message}` whose variable is unset.
     pub fn expand(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
-        let _ = (word, env);
-        todo!()
+        lexer::expand(*self, word, env).map_err(|reason| ExpandError { word: word.to_owned(), reason })
     }
 }
+
+/// A map is an environment, mostly for tests.
+impl Env for BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

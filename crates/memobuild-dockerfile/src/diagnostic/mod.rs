@@ -1,5 +1,10 @@
 //! Errors and warnings with a place, rendered with an excerpt of the source.
 
+mod nearest;
+mod render;
+
+pub use nearest::nearest;
+
 use crate::span::{SourceFile, Span};
 
 /// How bad it is.
@@ -34,11 +39,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error about a place.
-    pub fn error(
-        source: &SourceFile,
-        span: impl Into<Option<Span>>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn error(source: &SourceFile, span: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             code: None,
@@ -52,15 +53,8 @@ impl Diagnostic {
     }
 
     /// A warning about a place.
-    pub fn warning(
-        source: &SourceFile,
-        span: impl Into<Option<Span>>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(source, span, message)
-        }
+    pub fn warning(source: &SourceFile, span: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(source, span, message) }
     }
 
     /// With text beside the mark.
@@ -90,12 +84,12 @@ impl Diagnostic {
     /// The message with a marked excerpt of the source, in rustc's style, several lines, no
     /// final newline. `color`: with ANSI colours.
     pub fn render(&self, color: bool) -> String {
-        let _ = color;
-        todo!()
+        render::render(self, color)
     }
 }
 
-/// Why a Dockerfile could not be parsed. Displays as `FILE:LINE: message`.
+/// Why a Dockerfile could not be parsed. Displays as the message alone, one line;
+/// [`Diagnostic::render`] shows the place.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", .0.message)]
 pub struct ParseError(pub Box<Diagnostic>);
@@ -105,14 +99,4 @@ impl ParseError {
     pub fn diagnostic(&self) -> &Diagnostic {
         &self.0
     }
-}
-
-/// The candidate nearest to `value` by edit distance (at most 2), if any; none if one is equal.
-pub fn nearest<'a>(
-    value: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-    ignore_case: bool,
-) -> Option<String> {
-    let _ = (value, candidates.into_iter().next(), ignore_case);
-    todo!()
 }
