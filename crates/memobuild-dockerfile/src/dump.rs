@@ -15,7 +15,7 @@ pub struct Dumped {
     pub cmd: String,
     /// The trigger's name in lower case, for `ONBUILD`.
     pub sub_cmd: Option<String>,
-    /// Whether the arguments are an exec form.
+    /// Whether the arguments (the trigger's, for `ONBUILD`) are an exec form.
     pub json: bool,
     /// The joined line, without heredocs.
     pub original: String,
@@ -47,7 +47,7 @@ pub fn dump(text: &[u8], file: &str) -> Result<Vec<Dumped>, ParseError> {
         all.push(Dumped {
             cmd: raw.head.keyword(),
             sub_cmd: trigger.map(Head::keyword),
-            json: raw.head.is_json(),
+            json: head.is_json(),
             original: raw.line.text.clone(),
             start_line: raw.line.first_line,
             end_line: raw.last_line,
@@ -55,6 +55,9 @@ pub fn dump(text: &[u8], file: &str) -> Result<Vec<Dumped>, ParseError> {
             value: value(head),
             heredocs: raw.heredocs.iter().map(heredoc).collect(),
         });
+    }
+    if all.is_empty() {
+        return Err(reader.no_instructions());
     }
     Ok(all)
 }

@@ -46,9 +46,10 @@ pub fn parse(text: &[u8], file: &str) -> Result<Dockerfile, ParseError> {
         }
     }
     if stages.is_empty() {
-        let message = if any { "dockerfile contains no stages to build" } else { "file with no instructions" };
-        let diagnostic = Diagnostic::error(&reader.source, None, message).with_hint("start a stage with FROM");
-        return Err(ParseError(Box::new(diagnostic)));
+        return Err(match any {
+            true => reader.error_in_file("dockerfile contains no stages to build"),
+            false => reader.no_instructions(),
+        });
     }
     Ok(Dockerfile { source: reader.source, directives: reader.directives, meta_args, stages, warnings })
 }
@@ -60,16 +61,11 @@ pub fn parse(text: &[u8], file: &str) -> Result<Dockerfile, ParseError> {
 /// instruction are errors too.
 pub fn parse_trigger(text: &str, file: &str) -> Result<Instruction, ParseError> {
     let mut reader = Reader::new(text.as_bytes(), file)?;
-    let single = |reader: &Reader| {
-        let message = "onbuild trigger should be a single expression";
-        ParseError(Box::new(Diagnostic::error(&reader.source, None, message)))
+    let (Some(raw), None) = (reader.next()?, reader.next()?) else {
+        let mut error = reader.error_in_file("onbuild trigger should be a single expression");
+        error.0.hint = None;
+        return Err(error);
     };
-    let Some(raw) = reader.next()? else {
-        return Err(single(&reader));
-    };
-    if reader.next()?.is_some() {
-        return Err(single(&reader));
-    }
     let name = raw.head.name.to_uppercase();
     if matches!(name.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
         let message = format!("{name} isn't allowed as an ONBUILD trigger");
@@ -147,6 +143,16 @@ impl Reader {
                 Err(self.error(raw, (message, Span::lines(line, line)).into()))
             }
         }
+    }
+
+    /// An error of the file as a whole.
+    fn error_in_file(&self, message: &str) -> ParseError {
+        let diagnostic = Diagnostic::error(&self.source, None, message);
+        ParseError(Box::new(diagnostic.with_hint("start a stage with FROM")))
+    }
+
+    pub(crate) fn no_instructions(&self) -> ParseError {
+        self.error_in_file("file with no instructions")
     }
 
     fn error(&self, raw: &RawInstruction, problem: Problem) -> ParseError {
