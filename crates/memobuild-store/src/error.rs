@@ -142,7 +142,9 @@ impl StoreError {
     /// What a person can do about it; `None` where there is nothing useful to say.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoSpace { .. } => "free some space with `memobuild prune`, or set MEMOBUILD_CACHE_DIR to another disk".into(),
+            Self::NoSpace { .. } => {
+                "free some space with `memobuild prune`, or set MEMOBUILD_CACHE_DIR to another disk".into()
+            }
             Self::Permission { path, .. } => format!(
                 "{} may belong to another user (was memobuild run with sudo?); change its owner or set MEMOBUILD_CACHE_DIR",
                 path.display()
@@ -153,9 +155,15 @@ impl StoreError {
             Self::CorruptIndex { path, .. } => {
                 format!("move {} and its -wal and -shm files away: the cache then starts empty", path.display())
             }
-            Self::Index { .. } => "another memobuild may be stuck while it holds the index; see `ps` and try again".into(),
-            Self::DigestMismatch { .. } => "the source sent other bytes than it announced; try again or check the image".into(),
-            Self::Format { .. } => "use the memobuild version that made it, or set MEMOBUILD_CACHE_DIR to another directory".into(),
+            Self::Index { .. } => {
+                "another memobuild may be stuck while it holds the index; see `ps` and try again".into()
+            }
+            Self::DigestMismatch { .. } => {
+                "the source sent other bytes than it announced; try again or check the image".into()
+            }
+            Self::Format { .. } => {
+                "use the memobuild version that made it, or set MEMOBUILD_CACHE_DIR to another directory".into()
+            }
             Self::ChangedWhileRead { .. } => "build again when nothing writes to it".into(),
             Self::Io { .. } => return None,
         })

@@ -1,10 +1,24 @@
 //! The context scan: a directory on disk becomes a [`Tree`], reading only files that changed since the last scan.
+//!
+//! In: a directory, a filter (`.dockerignore`), and the stat cache of the last scan. Out: the tree, and a
+//! [`ScanSource`] that gives the bytes of its files. Called for build contexts; never for step results, whose extended
+//! attributes and times mean more.
 
-use std::{any::Any, fs::File, io, path::Path, sync::Arc};
+mod assemble;
+mod cache;
+mod hash;
+mod source;
+mod walk;
 
-use memobuild_tree::{ContentDigest, Tree};
+use std::{any::Any, path::Path, sync::Arc};
 
-use crate::{Store, error::Result};
+use memobuild_tree::Tree;
+
+pub use self::source::{ScanSource, VerifiedReader};
+use crate::{
+    Store,
+    error::{Result, StoreError},
+};
 
 /// What to do with one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +92,17 @@ pub struct ScanStats {
     pub excluded: u64,
 }
 
+impl ScanStats {
+    fn add(&mut self, other: &Self) {
+        self.dirs += other.dirs;
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.hashed += other.hashed;
+        self.hashed_bytes += other.hashed_bytes;
+        self.excluded += other.excluded;
+    }
+}
+
 /// The outcome of a scan.
 #[derive(Debug)]
 pub struct Scan {
@@ -89,50 +114,31 @@ pub struct Scan {
     pub source: ScanSource,
 }
 
-/// Scans with the default options. `cache` names the stat cache (a context's name; the root's path is added to it).
+/// Scans with the default options. `cache` names the stat cache (the root's path is added to the name). Scans of one
+/// root with different filters should use different names: a cache knows only what the last scan saw.
 pub fn scan(root: &Path, filter: &dyn ScanFilter, cache: Option<(&Store, &str)>) -> Result<Scan> {
     scan_with(root, filter, cache, &ScanOptions::default())
 }
 
-/// Scans a directory.
+/// Scans a directory. Symbolic links are taken as such, but for the root itself, which may be one.
+///
+/// Files that vanish meanwhile are left out; one that is written meanwhile is an error
+/// ([`crate::StoreError::ChangedWhileRead`]) unless it holds still for as long as it takes to read it again.
 pub fn scan_with(
     root: &Path,
     filter: &dyn ScanFilter,
     cache: Option<(&Store, &str)>,
     options: &ScanOptions,
 ) -> Result<Scan> {
-    let _ = (root, filter, cache, options);
-    todo!()
-}
-
-/// Gives the bytes of files that a scan has seen, provided that they still are what it saw.
-#[derive(Debug, Clone)]
-pub struct ScanSource {
-    root: Arc<std::path::PathBuf>,
-}
-
-impl ScanSource {
-    /// The directory that was scanned.
-    pub fn root(&self) -> &Path {
-        &self.root
+    let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+    let place = cache.map(|(store, name)| (store, cache::path(store, &root, name)));
+    let old = place.as_ref().and_then(|(_, path)| cache::Cache::read(path)).unwrap_or_default();
+    let walked = walk::walk(&root, filter, &old, options)?;
+    let changed = walked.stats.hashed > 0 || walked.seen != old.files();
+    let assembled = assemble::assemble(walked.dirs, walked.links, place.is_some() && changed);
+    if let (Some((store, path)), Some(bytes)) = (&place, assembled.cache) {
+        // Only time is lost if it can't be written.
+        let _ = cache::write(store, path, bytes);
     }
-
-    /// Opens a file of the scan by its path relative to the root. The reader ends with an error
-    /// ([`crate::StoreError::ChangedWhileRead`] as the inner error) unless the bytes have the digest.
-    pub fn open(&self, path: &[u8], digest: &ContentDigest) -> Result<VerifiedReader> {
-        let _ = (path, digest);
-        todo!()
-    }
-}
-
-/// A reader whose end is an error if what was read has not the expected digest.
-#[derive(Debug)]
-pub struct VerifiedReader {
-    file: File,
-}
-
-impl io::Read for VerifiedReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buf)
-    }
+    Ok(Scan { tree: assembled.tree, stats: walked.stats, source: ScanSource::new(root, walked.root) })
 }

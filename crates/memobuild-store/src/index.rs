@@ -1,0 +1,196 @@
+//! The SQLite index: opened when first needed, set aside when damaged, shared by many processes.
+//!
+//! WAL mode, `synchronous=NORMAL`: a commit is no fsync. After a power failure the last commits may be gone, or may be
+//! there while the files they name are not; both are misses. Closing makes no checkpoint (it would cost a short build
+//! an fsync); SQLite makes one by itself as the log grows.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+use crate::{
+    error::{Result, StoreError},
+    layout::Layout,
+    lock::FileLock,
+};
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS records (
+        id INTEGER PRIMARY KEY,
+        ns TEXT NOT NULL,
+        key BLOB NOT NULL,
+        value BLOB NOT NULL,
+        refs BLOB NOT NULL,
+        sum BLOB NOT NULL,
+        used INTEGER NOT NULL,
+        UNIQUE (ns, key)
+    );
+    CREATE TABLE IF NOT EXISTS tags (
+        name TEXT PRIMARY KEY,
+        value BLOB NOT NULL,
+        refs BLOB NOT NULL,
+        sum BLOB NOT NULL
+    );
+    PRAGMA user_version = 1;
+";
+/// How long a process waits for another one's transaction, which takes milliseconds.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// The index of one store.
+#[derive(Debug)]
+pub(crate) struct Index {
+    path: PathBuf,
+    repair_lock: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    /// Inode of the file, to see whether another process has set it aside meanwhile.
+    inode: u64,
+}
+
+impl Index {
+    pub(crate) fn new(layout: &Layout) -> Self {
+        Self { path: layout.index(), repair_lock: layout.lock("index-repair"), state: Mutex::default() }
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+    }
+
+    /// Whether it was opened at all, so that closing has something to do.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).open.is_some()
+    }
+
+    /// Runs statements; `op` says what they do, for the error. If the index shows damage it is replaced by an empty
+    /// one and they run once more.
+    pub(crate) fn with<T>(&self, op: &'static str, run: impl Fn(&mut Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = |state: &mut State| -> rusqlite::Result<T> {
+            let open = match &mut state.open {
+                Some(open) => open,
+                none => none.insert(open(&self.path)?),
+            };
+            run(&mut open.connection)
+        };
+        match attempt(&mut state) {
+            Err(e) if is_damage(&e) => {
+                self.set_aside(&mut state, e)?;
+                attempt(&mut state).map_err(|e| self.error(op, e))
+            }
+            other => other.map_err(|e| self.error(op, e)),
+        }
+    }
+
+    fn error(&self, op: &'static str, source: rusqlite::Error) -> StoreError {
+        let path = self.path.clone();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => {
+                StoreError::NoSpace { op, path, source: io::Error::new(io::ErrorKind::StorageFull, source) }
+            }
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+                StoreError::Permission { op, path, source: io::Error::new(io::ErrorKind::PermissionDenied, source) }
+            }
+            _ if is_damage(&source) => StoreError::CorruptIndex { path, source },
+            _ => StoreError::Index { op, path, source },
+        }
+    }
+
+    /// Moves the damaged files away, keeping what tags can still be read: those are the user's.
+    fn set_aside(&self, state: &mut State, cause: rusqlite::Error) -> Result<()> {
+        let _lock = FileLock::take(&self.repair_lock, true, true)?;
+        let inode = state.open.as_ref().map(|open| open.inode);
+        if let (Some(opened), Ok(meta)) = (inode, fs::metadata(&self.path))
+            && opened != meta.ino()
+        {
+            // Another process was first.
+            state.open = None;
+            return Ok(());
+        }
+        let tags = state.open.as_ref().map(|open| rescue_tags(&open.connection)).unwrap_or_default();
+        state.open = None;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let aside = self.path.with_file_name(format!("index.corrupt-{now}"));
+        if fs::rename(&self.path, &aside).is_err() {
+            return Err(StoreError::CorruptIndex { path: self.path.clone(), source: cause });
+        }
+        for suffix in ["-wal", "-shm"] {
+            let with = |path: &Path| PathBuf::from([path.as_os_str(), suffix.as_ref()].join("".as_ref()));
+            let _ = fs::rename(with(&self.path), with(&aside));
+        }
+        state.warnings.push(format!(
+            "the cache index was damaged ({cause}) and has been set aside as {}; {} tags were kept, all else is built anew",
+            aside.display(),
+            tags.len()
+        ));
+        let open = state.open.insert(open(&self.path).map_err(|e| self.error("open", e))?);
+        for (name, value, refs, sum) in tags {
+            let sql = "INSERT OR IGNORE INTO tags (name, value, refs, sum) VALUES (?1, ?2, ?3, ?4)";
+            open.connection.execute(sql, (name, value, refs, sum)).map_err(|e| self.error("rebuild", e))?;
+        }
+        Ok(())
+    }
+}
+
+type RawTag = (String, Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn rescue_tags(connection: &Connection) -> Vec<RawTag> {
+    let read = || -> rusqlite::Result<Vec<RawTag>> {
+        let mut statement = connection.prepare("SELECT name, value, refs, sum FROM tags")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        Ok(rows.map_while(std::result::Result::ok).collect())
+    };
+    read().unwrap_or_default()
+}
+
+fn open(path: &Path) -> rusqlite::Result<Open> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version != SCHEMA_VERSION {
+        if version != 0 {
+            // Only a damaged header says so: formats change with the store's `format` file.
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(format!("unknown schema version {version}"))));
+        }
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+    }
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let inode = fs::metadata(path).map(|meta| meta.ino()).unwrap_or_default();
+    Ok(Open { connection, inode })
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(e, message) => {
+            matches!(e.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                // A table that is gone though the version says that it was made.
+                || message.as_deref().is_some_and(|m| m.starts_with("no such table") || m.starts_with("no such column"))
+        }
+        rusqlite::Error::SqlInputError { msg, .. } => {
+            msg.starts_with("no such table") || msg.starts_with("no such column")
+        }
+        rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => true,
+        _ => false,
+    }
+}
