@@ -1,23 +1,123 @@
 //! One build from its request to its outcome.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use memobuild_observe::{FailureKind, Observer};
+use memobuild_observe::{FailureKind, Observer, StepInfo, TraceEvent};
+use memobuild_plan::{PlanError, PlanErrorKind, Planned, model::Plan};
+use memobuild_sandbox::Cancel;
 use memobuild_store::Store;
 
-use crate::{BuildOutcome, BuildRequest, Cancel, EngineError};
+use crate::{
+    BuildOutcome, BuildRequest, EngineError, StepReport,
+    bases::Bases,
+    export,
+    input::{self, Input},
+    schedule,
+    session::Session,
+    step::{self, Lookup},
+};
+
+/// Steps at once where the request does not say: they wait for the network and for each other more than they compute.
+const PARALLEL: usize = 32;
 
 /// Builds. Everything worth knowing on the way is told to `observer`.
 ///
 /// # Errors
 /// Whatever stops the build, with the kind that decides the exit code. Nothing half-made stands under a final name.
 pub fn build(
-    _store: &Store,
-    _request: &BuildRequest,
-    _observer: &Arc<dyn Observer>,
-    _cancel: &Cancel,
+    store: &Store,
+    request: &BuildRequest,
+    observer: &Arc<dyn Observer>,
+    cancel: &Cancel,
 ) -> Result<BuildOutcome, EngineError> {
-    Err(EngineError::new(FailureKind::Machine, "no executor"))
+    let begin = Instant::now();
+    let _lease = store.lease()?;
+    for message in store.warnings() {
+        observer.event(TraceEvent::Warning { message });
+    }
+    let result = run(store, request, observer, cancel, begin);
+    let (ok, steps) = match &result {
+        Ok(outcome) => (true, outcome.steps.as_slice()),
+        Err(error) => {
+            observer.event(TraceEvent::Error { message: error.message.clone() });
+            (false, [].as_slice())
+        }
+    };
+    let executed = steps.iter().filter(|s| s.executed).count();
+    observer.event(TraceEvent::BuildFinished {
+        ok,
+        duration: begin.elapsed(),
+        cached: steps.len() - executed,
+        executed,
+    });
+    result
+}
+
+fn run(
+    store: &Store,
+    request: &BuildRequest,
+    observer: &Arc<dyn Observer>,
+    cancel: &Cancel,
+    begin: Instant,
+) -> Result<BuildOutcome, EngineError> {
+    let input = input::load(store, request)?;
+    let bases = Bases::new(store, request);
+    let planned = plan(request, &input, &bases)?;
+    for finding in &planned.findings {
+        observer.event(TraceEvent::Warning { message: finding.to_string() });
+    }
+    let session = session(store, request, &planned.plan, &bases, &input, observer, cancel)?;
+    session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan), sandbox: None });
+    let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
+    let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
+    export::export(&session, &done.values, &mut outcome)?;
+    outcome.duration = begin.elapsed();
+    Ok(outcome)
+}
+
+fn session<'a>(
+    store: &'a Store,
+    request: &'a BuildRequest,
+    plan: &'a Plan,
+    bases: &Bases<'_>,
+    input: &'a Input,
+    observer: &Arc<dyn Observer>,
+    cancel: &Cancel,
+) -> Result<Session<'a>, EngineError> {
+    let lost = || EngineError::new(FailureKind::Registry, "a base image was planned with and is gone");
+    let images = plan.images.iter().map(|image| bases.get(image.handle).ok_or_else(lost)).collect::<Result<_, _>>()?;
+    let epoch = request.reproducible.then(|| request.options.source_date_epoch.unwrap_or(0));
+    Ok(Session::new(store, request, plan, images, &input.contexts, observer.clone(), cancel.clone(), epoch))
+}
+
+fn plan(request: &BuildRequest, input: &Input, bases: &Bases<'_>) -> Result<Planned, EngineError> {
+    let file = memobuild_dockerfile::parse(&input.text, &input.name)
+        .map_err(|e| EngineError::new(FailureKind::Dockerfile, e.diagnostic().render(false)))?;
+    memobuild_plan::plan(&file, &request.options, bases).map_err(|e| plan_error(&e))
+}
+
+fn plan_error(error: &PlanError) -> EngineError {
+    let kind = match error.kind {
+        PlanErrorKind::Dockerfile | PlanErrorKind::Checks => FailureKind::Dockerfile,
+        PlanErrorKind::BaseImage => FailureKind::Registry,
+        PlanErrorKind::Request | PlanErrorKind::Denied => FailureKind::Usage,
+    };
+    let texts: Vec<String> = error.diagnostics.iter().map(|d| d.render(false)).collect();
+    EngineError::new(kind, texts.join("\n"))
+}
+
+fn infos(plan: &Plan) -> Vec<StepInfo> {
+    let info = |step: &memobuild_plan::model::Step| StepInfo {
+        id: step.id.0,
+        label: step.label.clone(),
+        stage: step.stage.clone(),
+        inputs: schedule::inputs(step).into_iter().map(|id| id.0).collect(),
+        line: step.span.as_ref().map(|span| span.start.line as usize),
+    };
+    plan.steps.iter().map(info).collect()
 }
 
 /// Says which steps would run, without running any. Steps behind one that would run, and whose keys can't be known
@@ -25,6 +125,37 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`], but for what only running a step can show.
-pub fn dry_run(_store: &Store, _request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
-    Err(EngineError::new(FailureKind::Machine, "no executor"))
+pub fn dry_run(
+    store: &Store,
+    request: &BuildRequest,
+    observer: &Arc<dyn Observer>,
+) -> Result<BuildOutcome, EngineError> {
+    let begin = Instant::now();
+    let _lease = store.lease()?;
+    let input = input::load(store, request)?;
+    let bases = Bases::new(store, request);
+    let planned = plan(request, &input, &bases)?;
+    let session = session(store, request, &planned.plan, &bases, &input, observer, &Cancel::new())?;
+    let mut values = vec![None; planned.plan.steps.len()];
+    let mut steps = Vec::new();
+    for step in &planned.plan.steps {
+        let unknown = schedule::inputs(step).into_iter().find(|id| values.get(id.0).is_none_or(Option::is_none));
+        let (value, reason) = match unknown {
+            Some(input) => {
+                let label = planned.plan.steps.get(input.0).map_or("", |s| s.label.as_str());
+                (None, Some(format!("it comes after {label}, which runs")))
+            }
+            None => match step::look_up(&session, step, &values)? {
+                Lookup::Hit(value) => (Some(value), None),
+                Lookup::Source => (Some(step::yield_source(&session, step)?), None),
+                Lookup::Miss(miss) => (step::foresee(&session, step, &miss, &values), Some(miss.reason)),
+            },
+        };
+        if let Some(slot) = values.get_mut(step.id.0) {
+            *slot = value;
+        }
+        let executed = reason.is_some();
+        steps.push(StepReport { label: step.label.clone(), executed, reason, duration: Duration::ZERO });
+    }
+    Ok(BuildOutcome { steps, duration: begin.elapsed(), ..BuildOutcome::default() })
 }

@@ -30,4 +30,34 @@ impl EngineError {
         self.hint = Some(hint.into());
         self
     }
+
+    /// An error with its causes, one after the other.
+    pub(crate) fn chain(kind: FailureKind, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Self::new(kind, message)
+    }
+
+    /// A step of the Dockerfile that can't be done.
+    pub(crate) fn step(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Step, message)
+    }
+}
+
+impl From<memobuild_store::StoreError> for EngineError {
+    fn from(error: memobuild_store::StoreError) -> Self {
+        let hint = error.hint();
+        let out = Self::chain(FailureKind::Cache, &error);
+        match hint {
+            Some(hint) => out.with_hint(hint),
+            None => out,
+        }
+    }
 }

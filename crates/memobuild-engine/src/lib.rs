@@ -4,14 +4,26 @@
 //! Called by the binary (and by whoever uses memobuild as a library). It knows nothing of flags and terminals.
 #![forbid(unsafe_code)]
 
+mod bases;
 mod build;
-mod cancel;
+mod chmod;
+mod contexts;
+mod copy;
 mod error;
+mod export;
+mod input;
+mod keys;
+mod memo;
 mod request;
+mod schedule;
+mod session;
+mod step;
+mod users;
+mod value;
 
 pub use build::{build, dry_run};
-pub use cancel::Cancel;
 pub use error::EngineError;
+pub use memobuild_sandbox::Cancel;
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionMethod, ContextInput, Destination, DockerfileInput, Output,
     OutputKind, SandboxChoice, SecretSource, StepReport,

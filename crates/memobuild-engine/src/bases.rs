@@ -1,0 +1,141 @@
+//! Base images: found for the planner by manifest and config, fetched and imported only when a step or an export needs
+//! a byte of them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memobuild_observe::{FailureKind, Observer, TraceEvent};
+use memobuild_oci::{
+    image::{self, BaseImage, ImageSource, Pick, StoredImage},
+    reference::Reference,
+    registry::{Registries, RegistryOptions},
+};
+use memobuild_plan::model::{BaseRequest, BaseResolver, ContextSource, ResolvedBase};
+use memobuild_store::Store;
+use memobuild_tree::{KeyHasher, Tree, TreeDigest};
+
+use crate::{BuildRequest, EngineError, value::{Source, Value}};
+
+const TREES: &str = "base-tree";
+
+/// Finds base images and keeps what it found.
+pub(crate) struct Bases<'a> {
+    store: &'a Store,
+    registries: Registries,
+    pull: bool,
+    found: Mutex<Vec<Arc<BaseImage>>>,
+}
+
+impl<'a> Bases<'a> {
+    pub(crate) fn new(store: &'a Store, request: &BuildRequest) -> Self {
+        let options = RegistryOptions { insecure: request.insecure_registries.clone(), ..RegistryOptions::default() };
+        Self { store, registries: Registries::new(options), pull: request.pull, found: Mutex::default() }
+    }
+
+    /// The image that the planner got this handle for.
+    pub(crate) fn get(&self, handle: usize) -> Option<Arc<BaseImage>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(handle).cloned()
+    }
+
+    fn source(&self, request: &BaseRequest) -> Result<ImageSource, String> {
+        let named = |name: &str| -> Result<ImageSource, String> {
+            let reference: Reference = name.parse().map_err(|e| format!("{e}"))?;
+            if !self.pull && StoredImage::by_tag(self.store, &reference).map_err(|e| e.to_string())?.is_some() {
+                return Ok(ImageSource::Stored(reference));
+            }
+            Ok(ImageSource::Registry(reference))
+        };
+        match &request.context {
+            None => named(&request.name),
+            Some(ContextSource::Image(name)) => named(name),
+            Some(ContextSource::OciLayout(text)) => oci_layout(text),
+            Some(other) => Err(format!("{} can't be used as a base image: {other:?}", request.name)),
+        }
+    }
+
+    fn find(&self, request: &BaseRequest) -> Result<ResolvedBase, String> {
+        let source = self.source(request)?;
+        let image = image::open(&source, &request.platform, self.store, &self.registries).map_err(|e| {
+            let error = EngineError::chain(FailureKind::Registry, &e);
+            format!("{}: {}", request.name, error.message)
+        })?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolved =
+            ResolvedBase { handle: found.len(), digest: image.manifest.to_string(), config: image.config.clone() };
+        found.push(Arc::new(image));
+        Ok(resolved)
+    }
+}
+
+/// `PATH[:TAG][@DIGEST]`.
+fn oci_layout(text: &str) -> Result<ImageSource, String> {
+    let (rest, digest) = match text.split_once("@sha256:") {
+        Some((rest, hex)) => {
+            let digest = format!("sha256:{hex}").parse().map_err(|e| format!("oci-layout://{text}: {e}"))?;
+            (rest, Some(digest))
+        }
+        None => (text, None),
+    };
+    let whole = std::path::PathBuf::from(rest);
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') && !whole.exists() => (path.into(), Some(tag.to_owned())),
+        _ => (whole, None),
+    };
+    let pick = match (digest, tag) {
+        (Some(digest), _) => Pick::Digest(digest),
+        (None, Some(tag)) => Pick::Tag(tag),
+        (None, None) => Pick::Any,
+    };
+    Ok(ImageSource::Path { path, pick })
+}
+
+impl BaseResolver for Bases<'_> {
+    fn resolve(&self, requests: &[BaseRequest]) -> Vec<Result<ResolvedBase, String>> {
+        match requests {
+            [one] => vec![self.find(one)],
+            many => std::thread::scope(|scope| {
+                let threads: Vec<_> = many.iter().map(|r| scope.spawn(|| self.find(r))).collect();
+                let panicked = |_| Err("looking up the image failed".to_owned());
+                threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect()
+            }),
+        }
+    }
+}
+
+/// The tree of a base image, by its identity if that is known from an earlier import.
+pub(crate) fn value(
+    store: &Store,
+    name: &str,
+    image: &Arc<BaseImage>,
+    observer: &Arc<dyn Observer>,
+) -> Result<Arc<Value>, EngineError> {
+    let mut h = KeyHasher::new("memobuild.base-tree.v1");
+    h.u64(image.layers.len() as u64);
+    for layer in &image.layers {
+        h.value(&layer.diff_id);
+    }
+    let key = h.finish();
+    if let Some(bytes) = store.record_get(TREES, &key)?
+        && let Ok(bytes) = <[u8; 32]>::try_from(bytes)
+    {
+        let (name, image, observer) = (name.to_owned(), image.clone(), observer.clone());
+        let make = move || import(&name, &image, &observer);
+        return Ok(Value::lazy(TreeDigest::from_bytes(bytes), Source::Deferred(Box::new(make))));
+    }
+    let tree = import(name, image, observer)?;
+    store.record_put(TREES, &key, tree.identity().as_bytes(), &[])?;
+    Ok(Value::ready(tree, None))
+}
+
+fn import(name: &str, image: &BaseImage, observer: &Arc<dyn Observer>) -> Result<Tree, EngineError> {
+    let what = format!("import {name}");
+    let progress = |done: u64, total: Option<u64>| {
+        let finished = total.is_some_and(|total| done >= total);
+        observer.event(TraceEvent::RemoteSync { what: what.clone(), done, total, finished });
+    };
+    image.tree(&progress).map_err(|e| {
+        let kind = if matches!(e, image::ImageError::Store(_)) { FailureKind::Cache } else { FailureKind::Registry };
+        let mut error = EngineError::chain(kind, &e);
+        error.message = format!("base image {name}: {}", error.message);
+        error
+    })
+}

@@ -1,0 +1,242 @@
+//! Local directories that a build reads: the context and named contexts. Each is scanned once, when first needed.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use memobuild_dockerfile::ignore::{IgnoreMatcher, MatchState, read_patterns};
+use memobuild_observe::FailureKind;
+use memobuild_plan::model::{ContextSource, Local, Plan};
+use memobuild_store::{
+    BundleWriter, Store,
+    scan::{FilterState, Scan, ScanFilter, ScanSource, Verdict, scan},
+};
+use memobuild_tree::{ContentDigest, Node, Tree, path};
+
+use crate::EngineError;
+
+/// The directories of one build.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    /// The build's context: a directory, or a tree that came as an archive.
+    pub(crate) main: Option<MainContext>,
+    /// Ignore patterns of the main context; none: its own `.dockerignore`.
+    pub(crate) main_ignore: Option<IgnoreFile>,
+    /// Named contexts that are directories.
+    pub(crate) named: BTreeMap<String, PathBuf>,
+    scans: Mutex<BTreeMap<usize, Arc<OnceLock<Result<Arc<Scanned>, String>>>>>,
+}
+
+/// Where the main context comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum MainContext {
+    Directory(PathBuf),
+    Tree(Tree),
+}
+
+/// An ignore file's name and text.
+#[derive(Debug, Clone)]
+pub(crate) struct IgnoreFile {
+    pub(crate) name: String,
+    pub(crate) text: Vec<u8>,
+}
+
+/// A directory as it was found.
+pub(crate) struct Scanned {
+    pub(crate) tree: Tree,
+    /// Where file contents are read from; none: they are in the store.
+    source: Option<ScanSource>,
+}
+
+impl Contexts {
+    /// Registers the named contexts that are directories.
+    pub(crate) fn with_named(mut self, contexts: &BTreeMap<String, ContextSource>) -> Self {
+        for (name, source) in contexts {
+            if let ContextSource::Local(dir) = source {
+                self.named.insert(name.clone(), dir.clone());
+            }
+        }
+        self
+    }
+
+    /// The tree of a plan's local directory. Several steps may ask at once; the first one scans.
+    pub(crate) fn get(&self, store: &Store, plan: &Plan, index: usize) -> Result<Arc<Scanned>, EngineError> {
+        let slot = self.scans.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default().clone();
+        let local = plan.locals.get(index).ok_or_else(|| EngineError::step("the plan names an unknown context"))?;
+        let scanned = slot.get_or_init(|| self.load(store, local).map(Arc::new).map_err(|e| e.message));
+        scanned.clone().map_err(|message| EngineError::new(FailureKind::Usage, message))
+    }
+
+    fn load(&self, store: &Store, local: &Local) -> Result<Scanned, EngineError> {
+        let dir = match &local.name {
+            Some(name) => self.named.get(name).cloned(),
+            None => match &self.main {
+                Some(MainContext::Tree(tree)) => return self.filter_tree(tree),
+                Some(MainContext::Directory(dir)) => Some(dir.clone()),
+                None => None,
+            },
+        };
+        let Some(dir) = dir else {
+            return Err(EngineError::new(FailureKind::Usage, "this build has no context to copy from"));
+        };
+        let ignore = match (&local.name, &self.main_ignore) {
+            (None, Some(file)) => Some(file.clone()),
+            _ => read_ignore(&dir.join(".dockerignore"), ".dockerignore")?,
+        };
+        let ignore = compile(ignore.as_ref())?;
+        let name = local.name.as_deref().unwrap_or("context");
+        let mut filter = ContextFilter { ignore, prefixes: prefixes(&local.paths) };
+        let mut found = scan(&dir, &filter, Some((store, name)))?;
+        if !filter.prefixes.is_empty() && crosses_link(&found.tree, &filter.prefixes) {
+            // A link on the way to a wanted path can lead anywhere: then everything is needed.
+            filter.prefixes.clear();
+            found = scan(&dir, &filter, Some((store, name)))?;
+        }
+        let Scan { tree, source, .. } = found;
+        Ok(Scanned { tree, source: Some(source) })
+    }
+
+    fn filter_tree(&self, tree: &Tree) -> Result<Scanned, EngineError> {
+        let mut tree = tree.clone();
+        if let Some(matcher) = compile(self.main_ignore.as_ref())? {
+            let paths: Vec<Vec<u8>> = tree.walk().map(|e| e.path).collect();
+            for at in paths.iter().rev() {
+                let relative = at.get(1..).unwrap_or_default();
+                let kept_dir = tree.dir(at).is_some_and(|d| !d.entries().is_empty());
+                if matcher.matches(relative) && !kept_dir {
+                    tree.remove(at);
+                }
+            }
+        }
+        Ok(Scanned { tree, source: None })
+    }
+}
+
+impl Scanned {
+    /// Makes sure that the bytes of a file at a path of this tree are in the bundle being written, or in the store.
+    pub(crate) fn store_content(
+        &self,
+        at: &[u8],
+        digest: &ContentDigest,
+        size: u64,
+        writer: &BundleWriter,
+    ) -> Result<(), EngineError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let relative = at.strip_prefix(b"/").unwrap_or(at);
+        let mut reader = source.open(relative, digest)?;
+        let (found, _) = writer.add_reader(&mut reader, size)?;
+        if found == *digest {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            FailureKind::Cache,
+            format!("{} changed while it was being read", path::display(relative)),
+        )
+        .with_hint("build again once nothing writes to the context"))
+    }
+
+    /// The bytes of a file of this tree.
+    pub(crate) fn open<'s>(
+        &'s self,
+        store: &'s Store,
+        at: &[u8],
+        digest: &ContentDigest,
+    ) -> Result<Box<dyn Read + Send + 's>, EngineError> {
+        match &self.source {
+            Some(source) => Ok(Box::new(source.open(at.strip_prefix(b"/").unwrap_or(at), digest)?)),
+            None => Ok(Box::new(store.content(digest)?.reader())),
+        }
+    }
+
+    /// Whether file contents still have to be brought into the store.
+    pub(crate) fn is_outside_store(&self) -> bool {
+        self.source.is_some()
+    }
+}
+
+/// Reads an ignore file; none if there is none.
+pub(crate) fn read_ignore(file: &Path, name: &str) -> Result<Option<IgnoreFile>, EngineError> {
+    match std::fs::read(file) {
+        Ok(text) => Ok(Some(IgnoreFile { name: name.to_owned(), text })),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(EngineError::new(FailureKind::Usage, format!("cannot read {}: {e}", file.display()))),
+    }
+}
+
+/// The patterns of an ignore file; none if it has none.
+pub(crate) fn compile(file: Option<&IgnoreFile>) -> Result<Option<IgnoreMatcher>, EngineError> {
+    let Some(file) = file else { return Ok(None) };
+    let patterns = read_patterns(&file.text);
+    let matcher = IgnoreMatcher::new(&patterns)
+        .map_err(|e| EngineError::new(FailureKind::Dockerfile, format!("{}: {e}", file.name)))?;
+    Ok((!matcher.is_empty()).then_some(matcher))
+}
+
+/// The literal beginnings of what steps read; empty: all is wanted.
+fn prefixes(patterns: &[String]) -> Vec<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    for pattern in patterns {
+        let plain = path::components(pattern.as_bytes())
+            .into_iter()
+            .take_while(|part| !part.iter().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\')))
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>();
+        if plain.is_empty() {
+            return Vec::new();
+        }
+        out.push(plain);
+    }
+    out
+}
+
+fn crosses_link(tree: &Tree, prefixes: &[Vec<Vec<u8>>]) -> bool {
+    prefixes.iter().any(|parts| {
+        (1..=parts.len()).any(|depth| {
+            let at = path::from_components(parts.get(..depth).unwrap_or_default());
+            matches!(tree.get(&at), Some(Node::Symlink(_)))
+        })
+    })
+}
+
+struct ContextFilter {
+    ignore: Option<IgnoreMatcher>,
+    prefixes: Vec<Vec<Vec<u8>>>,
+}
+
+impl ContextFilter {
+    /// Whether a path is wanted itself or leads to what is.
+    fn wanted(&self, at: &[u8]) -> bool {
+        self.prefixes.is_empty()
+            || self.prefixes.iter().any(|prefix| {
+                let mut parts = at.split(|b| *b == b'/');
+                prefix.iter().all(|want| parts.next().is_none_or(|part| part == want.as_slice()))
+            })
+    }
+}
+
+impl ScanFilter for ContextFilter {
+    fn verdict(&self, at: &[u8], is_dir: bool, parent: &FilterState) -> (Verdict, FilterState) {
+        if !self.wanted(at) {
+            return (Verdict::Exclude, None);
+        }
+        let Some(matcher) = &self.ignore else { return (Verdict::Include, None) };
+        let state = match parent.as_ref().and_then(|p| p.downcast_ref::<MatchState>()) {
+            Some(parent) => matcher.enter(parent, at),
+            None => matcher.enter(&matcher.root(), at),
+        };
+        let verdict = match (state.ignored, is_dir) {
+            (false, _) => Verdict::Include,
+            (true, true) if matcher.may_match_below(&state, at) => Verdict::ExcludeButEnter,
+            (true, _) => Verdict::Exclude,
+        };
+        let next: FilterState = if is_dir { Some(Arc::new(state)) } else { None };
+        (verdict, next)
+    }
+
+    fn includes_all(&self) -> bool {
+        self.ignore.is_none() && self.prefixes.is_empty()
+    }
+}

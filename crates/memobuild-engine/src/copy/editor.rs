@@ -1,0 +1,128 @@
+//! A tree under change, with the diff that the changes add up to.
+
+use std::sync::Arc;
+
+use memobuild_tree::{Change, Diff, Dir, DirChange, Meta, Mtime, Node, ResolveError, Tree, path};
+
+/// Applies changes to a tree and notes each in a diff, so that the diff can be applied to other trees as well.
+#[derive(Debug)]
+pub(crate) struct Editor {
+    tree: Tree,
+    diff: Diff,
+    /// What everything made here gets as its time.
+    now: Mtime,
+}
+
+/// Something is in the way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EditError {
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error("mkdir {}: not a directory", path::display(.0))]
+    NotADirectory(Vec<u8>),
+}
+
+impl Editor {
+    pub(crate) fn new(tree: Tree, now: Mtime) -> Self {
+        Self { tree, diff: Diff::default(), now }
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(crate) fn finish(self) -> (Tree, Diff) {
+        (self.tree, self.diff)
+    }
+
+    /// Makes a directory and the parents that lack, following links, and gives its path without links. New ones get
+    /// the mode and owner.
+    pub(crate) fn mkdir_all(&mut self, at: &[u8], mode: u32, owner: (u32, u32)) -> Result<Vec<u8>, EditError> {
+        let found = self.tree.resolve(at, true)?;
+        match &found.node {
+            Some(Node::Dir(_)) => return Ok(found.path),
+            Some(_) => return Err(EditError::NotADirectory(found.path)),
+            None => {}
+        }
+        let parts = path::components(&found.path);
+        let parts: Vec<Vec<u8>> = parts.into_iter().map(<[u8]>::to_vec).collect();
+        for depth in 1..=parts.len() {
+            let here = path::from_components(parts.get(..depth).unwrap_or_default());
+            match self.tree.get(&here) {
+                None => {
+                    let meta = Meta { mode, uid: owner.0, gid: owner.1, mtime: self.now, xattrs: None };
+                    self.put_dir(&here, meta, false);
+                }
+                Some(Node::Dir(_)) => {}
+                Some(_) => return Err(EditError::NotADirectory(here)),
+            }
+        }
+        Ok(found.path)
+    }
+
+    /// Puts something that is no directory at a path without links. What stood there is replaced.
+    pub(crate) fn put(&mut self, at: &[u8], node: Node) {
+        self.diff.set(at, Change::Put(node.clone()));
+        self.tree.put(at, node, &Meta::default);
+    }
+
+    /// Makes a directory at a path without links, or gives the one that is there new metadata. With `replacing`
+    /// whatever stood there is gone.
+    pub(crate) fn put_dir(&mut self, at: &[u8], meta: Meta, replacing: bool) {
+        let parts = path::components(at);
+        let change = self.diff.root.descend(&parts);
+        change.meta = Some(meta.clone());
+        change.opaque |= replacing;
+        if parts.is_empty() {
+            self.tree.root_mut().set_meta(meta);
+            return;
+        }
+        match self.tree.get(at) {
+            Some(node @ Node::Dir(_)) if !replacing => {
+                let mut node = node;
+                *node.meta_mut() = meta;
+                self.tree.put(at, node, &Meta::default);
+            }
+            _ => self.tree.put(at, Node::Dir(Arc::new(Dir::new(meta))), &Meta::default),
+        }
+    }
+
+    /// Puts a whole directory where nothing stands.
+    pub(crate) fn put_new_tree(&mut self, at: &[u8], dir: &Arc<Dir>) {
+        self.diff.set(at, Change::Dir(DirChange::creating(dir)));
+        self.tree.put(at, Node::Dir(dir.clone()), &Meta::default);
+    }
+
+    /// Applies a diff at a directory that exists, at a path without links.
+    pub(crate) fn merge(&mut self, at: &[u8], diff: Diff) -> Result<(), memobuild_tree::ApplyError> {
+        let mut whole = Diff::default();
+        *whole.root.descend(&path::components(at)) = diff.root;
+        self.tree = whole.apply(&self.tree)?;
+        overlay(&mut self.diff.root, whole.root);
+        Ok(())
+    }
+}
+
+/// The changes of `over` on top of those of `under`.
+fn overlay(under: &mut DirChange, over: DirChange) {
+    if over.opaque {
+        *under = over;
+        return;
+    }
+    if over.meta.is_some() {
+        under.meta = over.meta;
+    }
+    for (name, change) in over.entries {
+        match (under.entries.get_mut(&name), change) {
+            (Some(Change::Dir(below)), Change::Dir(above)) => overlay(below, above),
+            (Some(below), Change::Dir(mut above)) => {
+                // What stood below was replaced by something that is no directory.
+                above.opaque = true;
+                *below = Change::Dir(above);
+            }
+            (_, change) => {
+                under.entries.insert(name, change);
+            }
+        }
+    }
+}

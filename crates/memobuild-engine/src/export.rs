@@ -1,0 +1,349 @@
+//! From the values of a finished plan to images: config and history, layers, and the outputs asked for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use memobuild_image::{Descriptor, History, ImageConfig, Index, json, media, time};
+use memobuild_observe::{FailureKind, TraceEvent};
+use memobuild_oci::{
+    image::{BaseLayer, StoredImage},
+    layer::{self, TimestampPolicy},
+    output::{self, Assembled, Dest, OutputImage},
+    reference::Reference,
+};
+use memobuild_plan::model::Target;
+use memobuild_tree::{BundleId, Sha256Digest};
+
+use crate::{
+    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session,
+    value::Value,
+};
+
+/// One image before its layers are written.
+struct Draft<'a> {
+    target: &'a Target,
+    value: Arc<Value>,
+    /// Bundles of the build's own layers, lowest first.
+    layers: Vec<BundleId>,
+    config: ImageConfig,
+    created: (i64, u32),
+}
+
+fn failed(error: &dyn std::error::Error) -> EngineError {
+    EngineError::chain(FailureKind::Cache, error)
+}
+
+/// Writes all outputs and tags, and says what was made.
+pub(crate) fn export(
+    session: &Session<'_>,
+    values: &[Option<Arc<Value>>],
+    outcome: &mut BuildOutcome,
+) -> Result<(), EngineError> {
+    let drafts: Vec<Draft<'_>> =
+        session.plan.targets.iter().map(|target| draft(session, target, values)).collect::<Result<_, _>>()?;
+    let names = references(&session.request.tags)?;
+    for output in &session.request.outputs {
+        let what = describe(output);
+        session.emit(TraceEvent::Exporting { what: what.clone(), finished: false });
+        match output.kind {
+            OutputKind::Tar | OutputKind::Local => files(session, &drafts, output)?,
+            OutputKind::Oci | OutputKind::Docker => image_file(session, &drafts, output, &names, outcome)?,
+            OutputKind::Image => {
+                let mut all = names.clone();
+                all.extend(references(&output.names)?);
+                keep(session, &drafts, &all, outcome)?;
+            }
+        }
+        session.emit(TraceEvent::Exporting { what, finished: true });
+    }
+    let only_files = session.request.outputs.iter().all(|o| o.kind != OutputKind::Image);
+    if session.request.outputs.is_empty() || (only_files && !names.is_empty()) {
+        keep(session, &drafts, &names, outcome)?;
+    }
+    Ok(())
+}
+
+fn describe(output: &Output) -> String {
+    match output.kind {
+        OutputKind::Oci => "exporting to oci image format",
+        OutputKind::Docker => "exporting to docker image format",
+        OutputKind::Tar => "exporting to a tar file",
+        OutputKind::Local => "exporting to a directory",
+        OutputKind::Image => "exporting to the image store",
+    }
+    .to_owned()
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>, EngineError> {
+    let parse = |name: &String| -> Result<Reference, EngineError> {
+        let reference: Reference = name.parse().map_err(|e| EngineError::new(FailureKind::Usage, format!("{e}")))?;
+        Ok(reference.with_default_tag())
+    };
+    names.iter().map(parse).collect()
+}
+
+fn draft<'a>(
+    session: &Session<'_>,
+    target: &'a Target,
+    values: &[Option<Arc<Value>>],
+) -> Result<Draft<'a>, EngineError> {
+    let lost = || EngineError::new(FailureKind::Step, "a step of the image has no result");
+    let value = |id: memobuild_plan::model::StepId| values.get(id.0).and_then(Option::as_ref).ok_or_else(lost);
+    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    let mut config = target.config.clone();
+    let mut latest = None;
+    let mut history = Vec::new();
+    config.rootfs = Default::default();
+    if let Some(base) = target.base.and_then(|index| session.plan.images.get(index)) {
+        config.rootfs.diff_ids.clone_from(&base.config.rootfs.diff_ids);
+        history.clone_from(&base.config.history);
+        latest = base.config.created.as_deref().and_then(time::parse_rfc3339);
+    }
+    let mut layers = Vec::new();
+    let mut empty_since = Vec::new();
+    for entry in &target.history {
+        let change = match entry.step {
+            Some(step) => value(step)?.change,
+            None => None,
+        };
+        if let Some((bundle, created)) = change {
+            layers.push(bundle);
+            latest = Some((created, 0));
+        }
+        empty_since.push((history.len(), latest));
+        history.push(History {
+            created: None,
+            created_by: entry.created_by.clone(),
+            author: String::new(),
+            comment: "buildkit.dockerfile.v0".into(),
+            empty_layer: change.is_none(),
+        });
+    }
+    let created = match epoch {
+        Some(epoch) => (epoch, 0),
+        None => latest.unwrap_or((session.now().secs, 0)),
+    };
+    for (index, known) in empty_since {
+        let at = if epoch.is_some() { created } else { known.unwrap_or(created) };
+        if let Some(entry) = history.get_mut(index) {
+            entry.created = Some(time::rfc3339(at.0, at.1));
+        }
+    }
+    config.created = Some(time::rfc3339(created.0, created.1));
+    config.history = history;
+    Ok(Draft { target, value: value(target.root)?.clone(), layers, config, created })
+}
+
+fn base<'s>(
+    session: &'s Session<'_>,
+    target: &Target,
+) -> Result<Option<&'s Arc<memobuild_oci::image::BaseImage>>, EngineError> {
+    let Some(index) = target.base else { return Ok(None) };
+    session.bases.get(index).map(Some).ok_or_else(|| EngineError::step("the plan names an unknown base image"))
+}
+
+fn progress<'s>(session: &'s Session<'_>, what: String) -> impl Fn(u64, Option<u64>) + Sync + 's {
+    move |done, total| {
+        let finished = total.is_some_and(|total| done >= total);
+        session.emit(TraceEvent::RemoteSync { what: what.clone(), done, total, finished });
+    }
+}
+
+/// Runs a piece of work for each number below `count`, two at once; results in order.
+fn each<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T, EngineError> + Sync,
+) -> Result<Vec<T>, EngineError> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<BTreeMap<usize, Result<T, EngineError>>> = Mutex::default();
+    let run = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                break;
+            }
+            let result = work(index);
+            if result.is_err() {
+                next.store(count, Ordering::Relaxed);
+            }
+            done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, result);
+        }
+    };
+    if count > 1 {
+        std::thread::scope(|scope| {
+            scope.spawn(run);
+            run();
+        });
+    } else {
+        run();
+    }
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+/// The image's layers as blobs in the store, and its manifest.
+fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result<Assembled, EngineError> {
+    let compression = match output.compression {
+        Compression { method: Some(CompressionMethod::Uncompressed), .. } => layer::Compression::None,
+        Compression { method: Some(CompressionMethod::Zstd), level, .. } => {
+            layer::Compression::Zstd { level: level.and_then(|l| u32::try_from(l).ok()).unwrap_or(3) }
+        }
+        Compression { level, .. } => {
+            layer::Compression::Gzip { level: level.and_then(|l| u32::try_from(l).ok()).unwrap_or(6) }
+        }
+    };
+    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    let policy = match (output.rewrite_timestamp, epoch) {
+        (true, Some(epoch)) => TimestampPolicy::Clamp(epoch),
+        _ => TimestampPolicy::Keep,
+    };
+    let mut config = draft.config.clone();
+    let mut blobs: Vec<Descriptor> = Vec::new();
+    if let Some(base) = base(session, draft.target)? {
+        for (index, layer) in base.layers.iter().enumerate() {
+            let what = progress(session, format!("base layer {}", layer.diff_id));
+            if output.compression.force {
+                let bundle = base.ensure_layer(index, &what).map_err(|e| failed(&e))?;
+                let made = layer::export_layer(session.store, &bundle, compression, TimestampPolicy::Keep);
+                let made = made.map_err(|e| failed(&e))?;
+                if let Some(id) = config.rootfs.diff_ids.get_mut(index) {
+                    *id = made.diff_id;
+                }
+                blobs.push(made.blob);
+            } else {
+                blobs.push(base.ensure_blob(index, &what).map_err(|e| failed(&e))?);
+            }
+        }
+    }
+    let own = each(draft.layers.len(), |index| {
+        let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        let made =
+            layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
+        Ok(made)
+    })?;
+    for made in own {
+        config.rootfs.diff_ids.push(made.diff_id);
+        blobs.push(made.blob);
+    }
+    let bytes = json::config(&config).map_err(|e| failed(&e))?;
+    let mut annotations = session.request.annotations.clone();
+    annotations.extend(output.annotations.clone());
+    let docker_types = !output.oci_mediatypes.unwrap_or(true);
+    output::assemble(session.store, &bytes, &blobs, &annotations, docker_types).map_err(|e| failed(&e))
+}
+
+/// `type=oci` and `type=docker`.
+fn image_file(
+    session: &Session<'_>,
+    drafts: &[Draft<'_>],
+    output: &Output,
+    tags: &[Reference],
+    outcome: &mut BuildOutcome,
+) -> Result<(), EngineError> {
+    let mut manifests = Vec::new();
+    for draft in drafts {
+        let made = assemble(session, draft, output)?;
+        outcome.config = (drafts.len() == 1).then_some(made.config.digest);
+        let mut manifest = made.manifest;
+        if drafts.len() > 1 {
+            manifest.platform = Some(draft.target.platform.clone());
+        }
+        manifests.push(manifest);
+    }
+    let root = match <[Descriptor; 1]>::try_from(manifests) {
+        Ok([only]) => only,
+        Err(many) => {
+            let bytes = json::pretty(&Index::new(many)).map_err(|e| failed(&e))?;
+            let digest = session.store.oci_blob_put(&bytes)?;
+            Descriptor::new(media::INDEX, digest, bytes.len() as u64)
+        }
+    };
+    let mut names = tags.to_vec();
+    names.extend(references(&output.names)?);
+    let created = drafts.first().map_or((0, 0), |d| d.created);
+    note(outcome, &root, &names);
+    let image = OutputImage { root, names, created: time::rfc3339(created.0, created.1) };
+    let dest = destination(output, output.tar.unwrap_or(true))?;
+    let write = if output.kind == OutputKind::Docker { output::write_docker } else { output::write_oci };
+    write(session.store, &image, &dest).map_err(|e| failed(&e))
+}
+
+fn note(outcome: &mut BuildOutcome, root: &Descriptor, names: &[Reference]) {
+    outcome.image = Some(root.digest);
+    outcome.descriptor = Some((root.media_type.clone(), root.size));
+    outcome.names = names.iter().map(Reference::familiar).collect();
+}
+
+fn destination(output: &Output, tar: bool) -> Result<Dest, EngineError> {
+    Ok(match (&output.dest, tar) {
+        (Some(Destination::Stdout), true) | (None, true) => Dest::Stdout,
+        (Some(Destination::Path(path)), true) => Dest::File(path.clone()),
+        (Some(Destination::Path(path)), false) => Dest::Dir(path.clone()),
+        (_, false) => {
+            return Err(EngineError::new(FailureKind::Usage, "this output needs dest=DIRECTORY"));
+        }
+    })
+}
+
+/// `type=tar` and `type=local`.
+fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result<(), EngineError> {
+    let [draft] = drafts else {
+        return Err(EngineError::new(FailureKind::Usage, "file outputs take one platform at a time")
+            .with_hint("give one --platform, or use type=oci"));
+    };
+    let tree = draft.value.tree(session.store)?;
+    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    if output.kind == OutputKind::Tar {
+        let dest = destination(output, true)?;
+        return output::write_tar(session.store, &tree, epoch, &dest).map_err(|e| failed(&e));
+    }
+    let Dest::Dir(dir) = destination(output, false)? else {
+        return Err(EngineError::new(FailureKind::Usage, "type=local needs dest=DIRECTORY"));
+    };
+    for message in output::write_local(session.store, &tree, epoch, &dir).map_err(|e| failed(&e))? {
+        session.emit(TraceEvent::Warning { message });
+    }
+    Ok(())
+}
+
+/// Keeps the image in the store, under its tags: config now, compressed layers when somebody wants them.
+fn keep(
+    session: &Session<'_>,
+    drafts: &[Draft<'_>],
+    names: &[Reference],
+    outcome: &mut BuildOutcome,
+) -> Result<(), EngineError> {
+    let host = &session.request.options.build_platform;
+    let own = drafts.iter().find(|d| d.target.platform == *host).or(drafts.first());
+    let Some(draft) = own else { return Ok(()) };
+    let mut config = draft.config.clone();
+    let mut layers: Vec<BaseLayer> = match base(session, draft.target)? {
+        Some(base) => base.layers.clone(),
+        None => Vec::new(),
+    };
+    let ids = each(draft.layers.len(), |index| {
+        let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        layer::layer_diff_id(session.store, bundle, TimestampPolicy::Keep).map_err(|e| failed(&e))
+    })?;
+    for (diff_id, bundle) in ids.into_iter().zip(&draft.layers) {
+        config.rootfs.diff_ids.push(diff_id);
+        layers.push(BaseLayer { diff_id, blob: None, bundle: Some(*bundle) });
+    }
+    let bytes = json::config(&config).map_err(|e| failed(&e))?;
+    let digest: Sha256Digest = session.store.oci_blob_put(&bytes)?;
+    let descriptor = Descriptor::new(media::CONFIG, digest, bytes.len() as u64);
+    if outcome.config.is_none() {
+        outcome.config = Some(digest);
+    }
+    outcome.names = names.iter().map(Reference::familiar).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0 };
+    stored.tag(session.store, names).map_err(|e| failed(&e))
+}

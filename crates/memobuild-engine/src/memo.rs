@@ -1,0 +1,104 @@
+//! Results as records: what an executed step yielded, found again under its key.
+
+use memobuild_store::{Ref, Store};
+use memobuild_tree::{BundleId, KeyDigest, TreeDigest};
+
+use crate::EngineError;
+
+/// Version of the encoding below and of the semantics of step results: raised whenever a step of the same definition
+/// could yield something else than before.
+const VERSION: u8 = 1;
+const RESULTS: &str = "result";
+const SEEN: &str = "seen";
+
+/// What a step yielded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memo {
+    /// The change; none: the tree stayed as it was.
+    pub(crate) bundle: Option<BundleId>,
+    /// Identity of the resulting tree.
+    pub(crate) identity: TreeDigest,
+    /// When it was made, seconds since the epoch.
+    pub(crate) created: i64,
+    /// How long that took, in milliseconds.
+    pub(crate) millis: u64,
+}
+
+impl Memo {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION, u8::from(self.bundle.is_some())];
+        out.extend_from_slice(self.identity.as_bytes());
+        out.extend_from_slice(&self.created.to_le_bytes());
+        out.extend_from_slice(&self.millis.to_le_bytes());
+        out.extend(self.bundle.iter().flat_map(|b| b.as_bytes()));
+        out
+    }
+
+    /// `None`: another version, or damage; both are a miss.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&[version, has_bundle], rest) = bytes.split_first_chunk::<2>()?;
+        let (identity, rest) = rest.split_first_chunk::<32>()?;
+        let (created, rest) = rest.split_first_chunk::<8>()?;
+        let (millis, rest) = rest.split_first_chunk::<8>()?;
+        let bundle = match (has_bundle, rest.first_chunk::<32>(), rest.len()) {
+            (0, _, 0) => None,
+            (1, Some(bundle), 32) => Some(BundleId::from_bytes(*bundle)),
+            _ => return None,
+        };
+        (version == VERSION).then_some(Self {
+            bundle,
+            identity: TreeDigest::from_bytes(*identity),
+            created: i64::from_le_bytes(*created),
+            millis: u64::from_le_bytes(*millis),
+        })
+    }
+}
+
+/// The result under a key, if there is one and its bundle is there.
+pub(crate) fn find(store: &Store, key: &KeyDigest) -> Result<Option<Memo>, EngineError> {
+    let Some(memo) = store.record_get(RESULTS, key)?.as_deref().and_then(Memo::decode) else { return Ok(None) };
+    let whole = memo.bundle.is_none_or(|bundle| store.has_bundle(&bundle));
+    Ok(whole.then_some(memo))
+}
+
+/// Records a result under its keys. A result that is known already is replaced: this one was made later, on demand.
+pub(crate) fn record(store: &Store, keys: &[KeyDigest], memo: &Memo) -> Result<(), EngineError> {
+    let refs: Vec<Ref> = memo.bundle.map(Ref::Bundle).into_iter().collect();
+    for key in keys {
+        store.record_put(RESULTS, key, &memo.encode(), &refs)?;
+    }
+    Ok(())
+}
+
+/// What a definition was last seen with: for explaining a miss, never for a hit.
+pub(crate) fn last_seen(store: &Store, definition: &KeyDigest) -> Result<Option<Vec<TreeDigest>>, EngineError> {
+    let bytes = store.record_get(SEEN, definition)?;
+    Ok(bytes.map(|b| b.chunks_exact(32).filter_map(|c| Some(TreeDigest::from_bytes(c.try_into().ok()?))).collect()))
+}
+
+/// Notes what a definition was seen with.
+pub(crate) fn note_seen(store: &Store, definition: &KeyDigest, inputs: &[TreeDigest]) -> Result<(), EngineError> {
+    let bytes: Vec<u8> = inputs.iter().flat_map(|i| *i.as_bytes()).collect();
+    store.record_put(SEEN, definition, &bytes, &[])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memos_round_trip_and_damage_is_a_miss() {
+        for bundle in [None, Some(BundleId::from_bytes([7; 32]))] {
+            let memo = Memo { bundle, identity: TreeDigest::from_bytes([9; 32]), created: -5, millis: 77 };
+            let bytes = memo.encode();
+            assert_eq!(Memo::decode(&bytes), Some(memo));
+            for cut in 0..bytes.len() {
+                assert_eq!(Memo::decode(&bytes[..cut]), None);
+            }
+            let mut other = bytes.clone();
+            other[0] += 1;
+            assert_eq!(Memo::decode(&other), None);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Runs a plan's steps: each as soon as its inputs are there, independent ones at once, none twice.
+//!
+//! One dispatcher owns all state; it looks results up itself (a look-up is short) and hands what must be executed to
+//! threads, which answer by message. The first failure stops everything: running steps are killed, none begins.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use memobuild_observe::{FailureKind, StepOutcome, TraceEvent};
+use memobuild_plan::model::{CopySource, MountKind, Op, Step, StepId};
+
+use crate::{
+    EngineError, StepReport,
+    session::Session,
+    step::{self, Lookup},
+    value::Value,
+};
+
+/// All values, and what became of each step.
+pub(crate) struct Done {
+    pub(crate) values: Vec<Option<Arc<Value>>>,
+    pub(crate) reports: Vec<StepReport>,
+}
+
+/// The steps that a step takes trees from, each once.
+pub(crate) fn inputs(step: &Step) -> BTreeSet<StepId> {
+    let mut out: BTreeSet<StepId> = step::parent(step).into_iter().collect();
+    match &step.op {
+        Op::Run(run) => out.extend(run.mounts.iter().filter_map(|m| match &m.kind {
+            MountKind::Bind { from, .. } => Some(*from),
+            MountKind::Cache { from, .. } => from.as_ref().map(|(id, _)| *id),
+            _ => None,
+        })),
+        Op::Copy(copy) => out.extend(copy.sources.iter().filter_map(|s| match s {
+            CopySource::Path { from, .. } => Some(*from),
+            CopySource::Inline { .. } => None,
+        })),
+        _ => {}
+    }
+    out
+}
+
+struct Answer {
+    id: usize,
+    result: Result<Arc<Value>, EngineError>,
+    took: Duration,
+}
+
+struct Dispatcher<'a, 's> {
+    session: &'a Session<'s>,
+    values: Vec<Option<Arc<Value>>>,
+    /// How many inputs of each step are not there yet.
+    waiting: Vec<usize>,
+    users: Vec<Vec<usize>>,
+    ready: BTreeSet<usize>,
+    running: usize,
+    reports: Vec<StepReport>,
+    failure: Option<EngineError>,
+}
+
+/// Runs all steps of the session's plan; at most `limit` at once.
+pub(crate) fn run(session: &Session<'_>, limit: usize) -> Result<Done, EngineError> {
+    let mut dispatcher = Dispatcher::new(session);
+    let (send, receive) = mpsc::channel::<Answer>();
+    std::thread::scope(|scope| {
+        loop {
+            while dispatcher.may_start(limit) {
+                let Some(id) = dispatcher.ready.pop_first() else { break };
+                let Some(job) = dispatcher.begin(id) else { continue };
+                let send = send.clone();
+                dispatcher.running += 1;
+                let spawned = std::thread::Builder::new().name(format!("step-{id}")).spawn_scoped(scope, move || {
+                    let begin = Instant::now();
+                    let result = job();
+                    // The dispatcher outlives all threads.
+                    let _ = send.send(Answer { id, result, took: begin.elapsed() });
+                });
+                if let Err(e) = spawned {
+                    dispatcher.running -= 1;
+                    dispatcher.fail(id, EngineError::new(FailureKind::Machine, format!("cannot start a thread: {e}")));
+                }
+            }
+            if dispatcher.running == 0 && !dispatcher.may_start(limit) {
+                break;
+            }
+            if dispatcher.running == 0 {
+                continue;
+            }
+            let Ok(answer) = receive.recv() else { break };
+            dispatcher.running -= 1;
+            dispatcher.settle(answer);
+        }
+    });
+    dispatcher.finish()
+}
+
+type Job<'a> = Box<dyn FnOnce() -> Result<Arc<Value>, EngineError> + Send + 'a>;
+
+impl<'a, 's> Dispatcher<'a, 's> {
+    fn new(session: &'a Session<'s>) -> Self {
+        let steps = &session.plan.steps;
+        let mut waiting = vec![0; steps.len()];
+        let mut users = vec![Vec::new(); steps.len()];
+        for step in steps {
+            let inputs = inputs(step);
+            if let Some(count) = waiting.get_mut(step.id.0) {
+                *count = inputs.len();
+            }
+            for input in inputs {
+                if let Some(users) = users.get_mut(input.0) {
+                    users.push(step.id.0);
+                }
+            }
+        }
+        let ready = waiting.iter().enumerate().filter(|(_, n)| **n == 0).map(|(id, _)| id).collect();
+        let report = |step: &Step| StepReport {
+            label: step.label.clone(),
+            executed: false,
+            reason: None,
+            duration: Duration::ZERO,
+        };
+        let reports = steps.iter().map(report).collect();
+        Self { session, values: vec![None; steps.len()], waiting, users, ready, running: 0, reports, failure: None }
+    }
+
+    fn stopped(&self) -> bool {
+        self.failure.is_some() || self.session.cancel.is_cancelled()
+    }
+
+    fn may_start(&self, limit: usize) -> bool {
+        !self.stopped() && self.running < limit && !self.ready.is_empty()
+    }
+
+    /// Takes a known result, or gives the work that yields it.
+    fn begin(&mut self, id: usize) -> Option<Job<'a>> {
+        let session = self.session;
+        let step = session.plan.steps.get(id)?;
+        let begin = Instant::now();
+        match step::look_up(session, step, &self.values) {
+            Err(error) => {
+                self.fail(id, error);
+                None
+            }
+            Ok(Lookup::Hit(value)) => {
+                session.emit(TraceEvent::NodeCached { step: id });
+                self.done(id, value, StepOutcome::Cached, begin.elapsed());
+                None
+            }
+            Ok(Lookup::Source) => Some(Box::new(move || step::yield_source(session, step))),
+            Ok(Lookup::Miss(miss)) => {
+                if let Some(report) = self.reports.get_mut(id) {
+                    report.executed = true;
+                    report.reason = Some(miss.reason.clone());
+                }
+                session.emit(TraceEvent::NodeExecuting { step: id, reason: miss.reason.clone() });
+                let values = self.values_for(step);
+                Some(Box::new(move || step::execute(session, step, *miss, &values)))
+            }
+        }
+    }
+
+    /// The values that one step needs, at their places.
+    fn values_for(&self, step: &Step) -> Vec<Option<Arc<Value>>> {
+        let mut out = vec![None; self.values.len()];
+        for input in inputs(step) {
+            if let (Some(slot), Some(value)) = (out.get_mut(input.0), self.values.get(input.0)) {
+                slot.clone_from(value);
+            }
+        }
+        out
+    }
+
+    fn settle(&mut self, answer: Answer) {
+        match answer.result {
+            Ok(value) => {
+                let executed = self.reports.get(answer.id).is_some_and(|r| r.executed);
+                let outcome = if executed { StepOutcome::Executed } else { StepOutcome::Cached };
+                self.done(answer.id, value, outcome, answer.took);
+            }
+            Err(_) if self.stopped() => {
+                let outcome = StepOutcome::Cancelled;
+                self.session.emit(TraceEvent::NodeDone { step: answer.id, outcome, duration: answer.took });
+            }
+            Err(error) => {
+                let outcome = StepOutcome::Failed { message: error.message.clone() };
+                self.session.emit(TraceEvent::NodeDone { step: answer.id, outcome, duration: answer.took });
+                self.fail(answer.id, error);
+            }
+        }
+    }
+
+    fn done(&mut self, id: usize, value: Arc<Value>, outcome: StepOutcome, duration: Duration) {
+        self.session.emit(TraceEvent::NodeDone { step: id, outcome, duration });
+        if let Some(report) = self.reports.get_mut(id) {
+            report.duration = duration;
+        }
+        if let Some(slot) = self.values.get_mut(id) {
+            *slot = Some(value);
+        }
+        for user in self.users.get(id).into_iter().flatten() {
+            if let Some(count) = self.waiting.get_mut(*user) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ready.insert(*user);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, id: usize, mut error: EngineError) {
+        error.step = error.step.or(Some(id));
+        self.failure.get_or_insert(error);
+        self.session.cancel.cancel();
+    }
+
+    fn finish(self) -> Result<Done, EngineError> {
+        match self.failure {
+            Some(error) => Err(error),
+            None if self.session.cancel.is_cancelled() => {
+                Err(EngineError::new(FailureKind::Step, "the build was cancelled"))
+            }
+            None => Ok(Done { values: self.values, reports: self.reports }),
+        }
+    }
+}

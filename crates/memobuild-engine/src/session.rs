@@ -1,0 +1,124 @@
+//! What all steps of one build share.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use memobuild_observe::{FailureKind, Observer, TraceEvent};
+use memobuild_oci::image::BaseImage;
+use memobuild_plan::model::Plan;
+use memobuild_sandbox::{Cancel, ModeChoice, OwnershipClass, Sandbox, SandboxConfig};
+use memobuild_store::{ScratchDir, Store};
+use memobuild_tree::{Change, Diff, DirChange, File, Mtime, Node, Tree};
+
+use crate::{BuildRequest, EngineError, SandboxChoice, contexts::Contexts};
+
+/// One build under way.
+pub(crate) struct Session<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) plan: &'a Plan,
+    pub(crate) bases: Vec<Arc<BaseImage>>,
+    pub(crate) contexts: &'a Contexts,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) cancel: Cancel,
+    /// The time that every committed file gets (`--reproducible`).
+    pub(crate) commit_epoch: Option<i64>,
+    sandbox: OnceLock<Result<Running, String>>,
+    starting: Mutex<()>,
+}
+
+struct Running {
+    sandbox: Sandbox,
+    // Dropped behind the sandbox, which works in it.
+    _scratch: ScratchDir,
+}
+
+impl<'a> Session<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one build, put together in one place")]
+    pub(crate) fn new(
+        store: &'a Store,
+        request: &'a BuildRequest,
+        plan: &'a Plan,
+        bases: Vec<Arc<BaseImage>>,
+        contexts: &'a Contexts,
+        observer: Arc<dyn Observer>,
+        cancel: Cancel,
+        commit_epoch: Option<i64>,
+    ) -> Self {
+        let (sandbox, starting) = (OnceLock::new(), Mutex::new(()));
+        Self { store, request, plan, bases, contexts, observer, cancel, commit_epoch, sandbox, starting }
+    }
+
+    pub(crate) fn emit(&self, event: TraceEvent) {
+        self.observer.event(event);
+    }
+
+    /// The sandbox, started by the first who asks.
+    pub(crate) fn sandbox(&self) -> Result<&Sandbox, EngineError> {
+        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.sandbox.get_or_init(|| {
+            let scratch = self.store.scratch_dir().map_err(|e| EngineError::from(e).message)?;
+            let mut config = SandboxConfig::new(scratch.path().to_owned());
+            config.mode = match self.request.sandbox {
+                SandboxChoice::Auto => ModeChoice::Auto,
+                SandboxChoice::Traced => ModeChoice::Traced,
+                SandboxChoice::Exact => ModeChoice::Exact,
+                SandboxChoice::Chroot => ModeChoice::Chroot,
+            };
+            let sandbox = Sandbox::new(config).map_err(|e| e.to_string())?;
+            Ok(Running { sandbox, _scratch: scratch })
+        });
+        match running {
+            Ok(running) => Ok(&running.sandbox),
+            Err(message) => Err(EngineError::new(FailureKind::Machine, message.clone())
+                .with_hint("`memobuild doctor` says what this machine can do and how to get a better mode")),
+        }
+    }
+
+    /// What owners mean in this build's results. Where no sandbox can be had, only results with true owners count.
+    pub(crate) fn ownership(&self) -> OwnershipClass {
+        let mode = self.sandbox().ok().and_then(|sandbox| sandbox.mode().ok());
+        mode.map_or(OwnershipClass::True, |mode| mode.ownership)
+    }
+
+    /// Reads a file of some tree.
+    pub(crate) fn read_file(&self, file: &File) -> Result<Vec<u8>, String> {
+        self.store.content(&file.content).and_then(|c| c.read_all()).map_err(|e| e.to_string())
+    }
+
+    /// The time that files made now get.
+    pub(crate) fn now(&self) -> Mtime {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        match self.commit_epoch {
+            Some(epoch) => Mtime::ambient(epoch, 0),
+            None => Mtime::ambient(i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos()),
+        }
+    }
+
+    /// Brings a diff into the form in which it is committed, and applies it: `--reproducible` makes all times one.
+    pub(crate) fn settle(&self, mut diff: Diff, parent: &Tree) -> Result<(Diff, Tree), EngineError> {
+        if let Some(epoch) = self.commit_epoch {
+            set_times(&mut diff.root, Mtime::ambient(epoch, 0));
+        }
+        let tree = diff.apply(parent).map_err(|e| EngineError::step(e.to_string()))?;
+        Ok((diff, tree))
+    }
+}
+
+fn set_times(dir: &mut DirChange, time: Mtime) {
+    if let Some(meta) = &mut dir.meta {
+        meta.mtime = time;
+    }
+    for change in dir.entries.values_mut() {
+        match change {
+            Change::Dir(dir) => set_times(dir, time),
+            Change::Put(node) => {
+                node.meta_mut().mtime = time;
+                debug_assert!(!matches!(node, Node::Dir(_)));
+            }
+            Change::Remove | Change::LinkTo(_) => {}
+        }
+    }
+}

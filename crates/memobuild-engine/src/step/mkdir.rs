@@ -1,0 +1,33 @@
+//! `WORKDIR`: a directory is made if it is not there.
+
+use std::sync::Arc;
+
+use memobuild_plan::model::Mkdir;
+use memobuild_tree::{Diff, Tree};
+
+use super::{Committed, Values, value};
+use crate::{EngineError, copy::Editor, session::Session, users, value::Value};
+
+fn change(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<(Tree, Diff), EngineError> {
+    let tree = value(values, mkdir.parent)?.tree(session.store)?;
+    let owner = match mkdir.user.as_str() {
+        "" => (0, 0),
+        user => users::owner(user, &tree, &|file| session.read_file(file))
+            .map_err(|e| EngineError::step(format!("WORKDIR {}: {e}", mkdir.path)))?,
+    };
+    let mut editor = Editor::new(tree, session.now());
+    editor
+        .mkdir_all(mkdir.path.as_bytes(), 0o755, owner)
+        .map_err(|e| EngineError::step(format!("WORKDIR {}: {e}", mkdir.path)))?;
+    Ok(editor.finish())
+}
+
+pub(super) fn execute(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Committed, EngineError> {
+    let (tree, diff) = change(session, mkdir, values)?;
+    let bundle = if diff.is_empty() { None } else { Some(session.store.bundle_writer().finish(&diff)?) };
+    Ok(Committed { bundle, tree })
+}
+
+pub(super) fn foresee(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Arc<Value>, EngineError> {
+    Ok(Value::ready(change(session, mkdir, values)?.0, None))
+}

@@ -1,0 +1,226 @@
+//! `RUN`: a command in the sandbox.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use memobuild_observe::{FailureKind, Stream, TraceEvent};
+use memobuild_plan::model::{Network, Run, Step};
+use memobuild_sandbox as sandbox;
+use memobuild_sandbox::{Contents, Exit, Output, ReadAt, SandboxError};
+use memobuild_store::{BundleWriter, Content, Store};
+use memobuild_tree::{BundleId, ContentDigest, Diff};
+
+use super::{Committed, Values, mounts, value};
+use crate::{EngineError, session::Session, users};
+
+/// Lines of a failed step's output that its error shows.
+const TAIL_LINES: usize = 30;
+
+pub(super) fn execute(
+    session: &Session<'_>,
+    step: &Step,
+    run: &Run,
+    values: &Values,
+) -> Result<Committed, EngineError> {
+    let tree = value(values, run.parent)?.tree(session.store)?;
+    let user = users::exec_user(&run.user, &tree, &|file| session.read_file(file))
+        .map_err(|e| EngineError::step(e.to_string()))?;
+    let mounts = mounts::prepare(session, run, values)?;
+    let mut env: Vec<Vec<u8>> = Vec::new();
+    let set = |name: &str| run.env.iter().any(|(n, _)| n == name);
+    for (name, value) in run.env.iter().chain(&run.proxy_env) {
+        env.push(format!("{name}={value}").into_bytes());
+    }
+    if !set("HOME") {
+        env.push(format!("HOME={}", user.home).into_bytes());
+    }
+    env.extend(mounts.env.iter().cloned());
+    let wanted = sandbox::Step {
+        root: tree.clone(),
+        argv: run.argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        env,
+        cwd: run.cwd.as_bytes().to_vec(),
+        user: sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups },
+        mounts: mounts.mounts.clone(),
+        network: match run.network {
+            Network::None => sandbox::Network::None,
+            Network::Default | Network::Host => sandbox::Network::Host,
+        },
+        hostname: None,
+        extra_hosts: run
+            .hosts
+            .iter()
+            .map(|(name, ip)| sandbox::Host { ip: ip.clone(), name: name.clone() })
+            .collect(),
+        shm_size: run.shm_size,
+        ulimits: run.ulimits.iter().map(ulimit).collect(),
+        cgroup_parent: run.cgroup_parent.clone(),
+        security: if run.insecure { sandbox::Security::Insecure } else { sandbox::Security::Sandbox },
+    };
+    let contents = Arc::new(StepContents::new(session.store, &mounts));
+    let served: Arc<dyn Contents> = contents.clone();
+    let log = Log { session, step: step.id.0, tail: Mutex::default() };
+    let outcome = session.sandbox()?.run(&wanted, &served, &log, &session.cancel);
+    let outcome = outcome.map_err(|e| failure(run, &log, &e))?;
+    match outcome.exit {
+        Exit::Code(0) => {}
+        Exit::Code(code) => return Err(log.error(did_not_complete(run, &format!("exit code: {code}")))),
+        Exit::Signal(signal) => {
+            // A shell's way of saying it, which BuildKit shares.
+            return Err(log.error(did_not_complete(run, &format!("exit code: {} (signal {signal})", 128 + signal))));
+        }
+    }
+    let (diff, after) = session.settle(outcome.diff, &tree)?;
+    let bundle = contents.finish(&diff)?;
+    Ok(Committed { bundle, tree: after })
+}
+
+fn ulimit((name, soft, hard): &(String, i64, i64)) -> sandbox::Ulimit {
+    let limit = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
+    sandbox::Ulimit { name: name.clone(), soft: limit(*soft), hard: limit(*hard) }
+}
+
+fn did_not_complete(run: &Run, how: &str) -> String {
+    format!("process {:?} did not complete successfully: {how}", run.argv.join(" "))
+}
+
+fn failure(run: &Run, log: &Log<'_, '_>, error: &SandboxError) -> EngineError {
+    let chained = EngineError::chain(FailureKind::Step, error).message;
+    match error {
+        SandboxError::Unavailable { .. } => EngineError::new(FailureKind::Machine, chained)
+            .with_hint("`memobuild doctor` says what this machine can do and how to get a better mode"),
+        SandboxError::Start { code, .. } => {
+            log.error(format!("{}: {chained}", did_not_complete(run, &format!("exit code: {code}"))))
+        }
+        SandboxError::Scratch { .. } | SandboxError::Harvest { .. } | SandboxError::Serving(_) => {
+            EngineError::new(FailureKind::Cache, chained)
+        }
+        _ => log.error(chained),
+    }
+}
+
+/// The step's output: to the observer, and the end of it for the error.
+struct Log<'a, 's> {
+    session: &'a Session<'s>,
+    step: usize,
+    tail: Mutex<Vec<u8>>,
+}
+
+impl Output for Log<'_, '_> {
+    fn write(&self, stream: sandbox::Stream, bytes: &[u8]) {
+        let stream = match stream {
+            sandbox::Stream::Stdout => Stream::Stdout,
+            sandbox::Stream::Stderr => Stream::Stderr,
+        };
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(bytes);
+        if tail.len() > 64 * 1024 {
+            let cut = tail.len() - 32 * 1024;
+            tail.drain(..cut);
+        }
+        drop(tail);
+        self.session.emit(TraceEvent::NodeOutput { step: self.step, stream, data: bytes.to_vec() });
+    }
+}
+
+impl Log<'_, '_> {
+    fn error(&self, message: String) -> EngineError {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&tail);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let skip = lines.len().saturating_sub(TAIL_LINES);
+        EngineError { log_tail: lines.into_iter().skip(skip).collect(), ..EngineError::step(message) }
+    }
+}
+
+/// The store as the sandbox sees it.
+struct StepContents {
+    store: Store,
+    blobs: PathBuf,
+    scripts: Vec<(ContentDigest, Arc<[u8]>)>,
+    /// Taken when the step is over.
+    writer: RwLock<Option<BundleWriter>>,
+}
+
+impl StepContents {
+    fn new(store: &Store, mounts: &mounts::Mounts) -> Self {
+        Self {
+            store: store.clone(),
+            blobs: store.blobs_dir(),
+            scripts: mounts.scripts.clone(),
+            writer: RwLock::new(Some(store.bundle_writer())),
+        }
+    }
+
+    fn with_writer<T>(&self, act: impl FnOnce(&BundleWriter) -> memobuild_store::Result<T>) -> io::Result<T> {
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        let writer = writer.as_ref().ok_or_else(|| io::Error::other("the step is over"))?;
+        act(writer).map_err(io::Error::other)
+    }
+
+    fn finish(&self, diff: &Diff) -> Result<Option<BundleId>, EngineError> {
+        let writer = self.writer.write().unwrap_or_else(PoisonError::into_inner).take();
+        match writer {
+            Some(writer) if !diff.is_empty() => Ok(Some(writer.finish(diff)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Contents for StepContents {
+    fn open(&self, digest: &ContentDigest) -> io::Result<Arc<dyn ReadAt>> {
+        if let Some((_, bytes)) = self.scripts.iter().find(|(d, _)| d == digest) {
+            return Ok(Arc::new(Bytes(bytes.clone())));
+        }
+        Ok(Arc::new(Stored(self.store.content(digest).map_err(io::Error::other)?)))
+    }
+
+    fn native(&self, digest: &ContentDigest, size: u64) -> Option<PathBuf> {
+        (size > memobuild_store::LARGE_FILE && self.store.blob_path(digest).is_some())
+            .then(|| PathBuf::from(Store::blob_rel_path(digest)))
+    }
+
+    fn blobs_dir(&self) -> Option<&Path> {
+        Some(&self.blobs)
+    }
+
+    fn put_small(&self, bytes: &[u8]) -> io::Result<ContentDigest> {
+        self.with_writer(|writer| writer.add_bytes(bytes))
+    }
+
+    fn put_large(&self, tmp: &Path, digest: ContentDigest, size: u64) -> io::Result<()> {
+        self.with_writer(|writer| writer.adopt_blob(tmp, &digest, size))
+    }
+}
+
+struct Stored(Content);
+
+impl ReadAt for Stored {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+struct Bytes(Arc<[u8]>);
+
+impl ReadAt for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        Ok(count)
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+}

@@ -1,0 +1,155 @@
+//! Steps that yield a tree from outside: base images, contexts, fetched files and repositories.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use memobuild_observe::FailureKind;
+use memobuild_oci::http;
+use memobuild_plan::model::{Git, Http, Op, Step};
+use memobuild_store::scan::{Everything, scan};
+use memobuild_tree::{File, KeyHasher, Meta, Mtime, Node, Tree};
+
+use crate::{EngineError, bases, contexts::Scanned, session::Session, value::Value};
+
+/// Yields the tree of a step that has no parent.
+pub(crate) fn yield_source(session: &Session<'_>, step: &Step) -> Result<Arc<Value>, EngineError> {
+    match &step.op {
+        Op::Scratch => Ok(Value::ready(Tree::default(), None)),
+        Op::Image(index) => {
+            let unknown = || EngineError::step("the plan names an unknown base image");
+            let image = session.bases.get(*index).ok_or_else(unknown)?;
+            let name = &session.plan.images.get(*index).ok_or_else(unknown)?.name;
+            bases::value(session.store, name, image, &session.observer)
+        }
+        Op::Local(index) => {
+            let scanned = session.contexts.get(session.store, session.plan, *index)?;
+            Ok(Value::ready(scanned.tree.clone(), None))
+        }
+        Op::Http(http) => fetch(session, http),
+        Op::Git(git) => clone(session, git),
+        Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => Err(EngineError::step("a step with a parent is no source")),
+    }
+}
+
+/// The context behind a step, if it is one whose files still lie outside the store.
+pub(super) fn scanned(
+    session: &Session<'_>,
+    id: memobuild_plan::model::StepId,
+) -> Result<Option<Arc<Scanned>>, EngineError> {
+    match session.plan.steps.get(id.0).map(|step| &step.op) {
+        Some(Op::Local(index)) => {
+            let scanned = session.contexts.get(session.store, session.plan, *index)?;
+            Ok(scanned.is_outside_store().then_some(scanned))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn fetch(session: &Session<'_>, request: &Http) -> Result<Arc<Value>, EngineError> {
+    let checksum = match &request.checksum {
+        Some(text) => Some(text.parse().map_err(|e| EngineError::step(format!("--checksum: {e}")))?),
+        None => None,
+    };
+    let fetched = http::fetch(&request.url, checksum.as_ref(), session.store)
+        .map_err(|e| EngineError::chain(FailureKind::Registry, &e))?;
+    let mtime = fetched.mtime.map_or_else(|| session.now(), |secs| Mtime::pinned(secs, 0));
+    let meta = Meta::new(0o600, mtime);
+    let file = Node::File(File { meta, size: fetched.size, content: fetched.content, link: None });
+    let mut tree = Tree::default();
+    tree.put(&fetched.name, file, &|| Meta::new(0o755, Mtime::default()));
+    Ok(Value::ready(tree, None))
+}
+
+/// Runs git and gives what it prints.
+fn git(args: &[&str], dir: &Path) -> Result<String, EngineError> {
+    let shown = args.first().copied().unwrap_or_default();
+    let output = Command::new("git")
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", dir)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| {
+            EngineError::new(FailureKind::Machine, format!("cannot run git: {e}"))
+                .with_hint("install git to use repositories as sources")
+        })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    Err(EngineError::new(FailureKind::Registry, format!("git {shown} failed: {}", error.trim())))
+}
+
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Fetches one commit and yields its tree. The commit alone decides the content, so that a known one is not fetched
+/// again.
+fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError> {
+    let Git { remote, reference, subdir, keep_git_dir, checksum } = request;
+    if remote.starts_with('-') || reference.as_ref().is_some_and(|r| r.starts_with('-')) {
+        return Err(EngineError::step(format!("not a repository: {remote}")));
+    }
+    let scratch = session.store.scratch_dir()?;
+    let dir = scratch.path().join("git");
+    std::fs::create_dir(&dir)
+        .map_err(|e| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display())))?;
+    let wanted = reference.as_deref().unwrap_or("HEAD");
+    let commit = if is_commit(wanted) {
+        wanted.to_owned()
+    } else {
+        let listed = git(&["ls-remote", "--", remote, wanted, &format!("{wanted}^{{}}")], &dir)?;
+        let lines: Vec<(&str, &str)> = listed.lines().filter_map(|l| l.split_once('\t')).collect();
+        let peeled = lines.iter().find(|(_, name)| name.ends_with("^{}"));
+        match peeled.or(lines.first()) {
+            Some((commit, _)) => (*commit).to_owned(),
+            None => return Err(EngineError::new(FailureKind::Registry, format!("{remote} has no reference {wanted}"))),
+        }
+    };
+    if let Some(sum) = checksum
+        && !commit.starts_with(sum.as_str())
+    {
+        return Err(EngineError::step(format!("expected checksum to match {commit}, got {sum}")));
+    }
+    let mut key = KeyHasher::new("memobuild.git.v1");
+    let key = key.value(remote).value(&commit).value(subdir).value(keep_git_dir).finish();
+    if let Some(bytes) = session.store.record_get("git", &key)?
+        && let Ok(id) = <[u8; 32]>::try_from(bytes)
+        && let Some(diff) = session.store.load_bundle(&memobuild_tree::BundleId::from_bytes(id))?
+    {
+        let tree = diff.apply(&Tree::default()).map_err(|e| EngineError::step(e.to_string()))?;
+        return Ok(Value::ready(tree, None));
+    }
+    git(&["init", "-q"], &dir)?;
+    git(&["remote", "add", "origin", remote], &dir)?;
+    let shallow = git(&["fetch", "-q", "--depth=1", "origin", &commit], &dir);
+    if shallow.is_err() {
+        git(&["fetch", "-q", "--tags", "origin", wanted], &dir)?;
+    }
+    git(&["checkout", "-q", &commit], &dir)?;
+    git(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1"], &dir)?;
+    if !keep_git_dir {
+        std::fs::remove_dir_all(dir.join(".git"))
+            .map_err(|e| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display())))?;
+    }
+    let root = match subdir {
+        Some(sub) => memobuild_tree::path::components(sub.as_bytes())
+            .iter()
+            .fold(dir.clone(), |at, part| at.join(String::from_utf8_lossy(part).as_ref())),
+        None => dir.clone(),
+    };
+    let found = scan(&root, &Everything, None)?;
+    let writer = session.store.bundle_writer();
+    for entry in found.tree.walk() {
+        if let Node::File(file) = entry.node {
+            let relative = entry.path.get(1..).unwrap_or_default();
+            writer.add_reader(&mut found.source.open(relative, &file.content)?, file.size)?;
+        }
+    }
+    let diff = memobuild_tree::Diff { root: memobuild_tree::DirChange::creating(found.tree.root()) };
+    let bundle = writer.finish(&diff)?;
+    session.store.record_put("git", &key, bundle.as_bytes(), &[memobuild_store::Ref::Bundle(bundle)])?;
+    Ok(Value::ready(found.tree, None))
+}
