@@ -23,6 +23,8 @@ mod parse;
 pub mod ports;
 mod raw;
 pub mod span;
+#[cfg(test)]
+mod tests;
 mod tokens;
 pub mod values;
 pub mod words;

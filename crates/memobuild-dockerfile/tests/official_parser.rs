@@ -89,11 +89,7 @@ fn listed(one: &Dumped) -> Value {
 
 fn official(script: &Path, files: &[PathBuf]) -> Option<Value> {
     let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
-    let started = Command::new(&python)
-        .arg(script)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
+    let started = Command::new(&python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut child) = started else {
         println!("skipped: {} can't be run", python.display());
         return None;
@@ -120,7 +116,11 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
         let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
         if kind.is_dir() {
             find(&path, files);
-        } else if kind.is_file() && name.contains("dockerfile") && path.to_str().is_some() && !name.ends_with(".dockerignore") {
+        } else if kind.is_file()
+            && name.contains("dockerfile")
+            && path.to_str().is_some()
+            && !name.ends_with(".dockerignore")
+        {
             files.push(path);
         }
     }
