@@ -46,7 +46,7 @@ pub struct Step {
 }
 
 /// What a `# memobuild: ...` comment above an instruction asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct StepHints {
     /// `exact`: only an equal input tree may reuse its result.
     pub exact: bool,
@@ -57,7 +57,7 @@ pub struct StepHints {
 }
 
 /// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Yields an empty tree.
     Scratch,
@@ -78,16 +78,18 @@ pub enum Op {
 }
 
 /// A file fetched for `ADD https://...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Http {
     /// Where from.
     pub url: String,
+    /// The name of the file in the tree, one component: the last one of the URL's path, `__unnamed__` if it has none.
+    pub filename: String,
     /// `--checksum=sha256:...`.
     pub checksum: Option<String>,
 }
 
 /// A repository fetched for `ADD git@...` or `ADD https://....git#ref:dir`, or a named context of that kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Git {
     /// Where from, without fragment.
     pub remote: String,
@@ -99,10 +101,16 @@ pub struct Git {
     pub keep_git_dir: bool,
     /// `--checksum`: the commit that must be found.
     pub checksum: Option<String>,
+    /// `?submodules=false`: submodules are left out.
+    pub skip_submodules: bool,
+    /// `?fetch-by-commit=true`: the commit of `checksum` is fetched without asking where the reference points.
+    pub fetch_by_commit: bool,
+    /// `?mtime=commit`: files get the time of the commit, not that of the checkout.
+    pub commit_mtime: bool,
 }
 
 /// `RUN`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Run {
     /// The step whose tree it runs over.
     pub parent: StepId,
@@ -110,7 +118,8 @@ pub struct Run {
     pub argv: Vec<String>,
     /// The environment in order, each name once: ENV of the stage and the ARGs in scope.
     pub env: Vec<(String, String)>,
-    /// Proxy settings given as build args and not declared by ARG: seen by the command, no part of its key.
+    /// Proxy settings given as build args and not declared by ARG, in upper and lower case: seen by the command, where
+    /// they win over `env`, and no part of its key.
     pub proxy_env: Vec<(String, String)>,
     /// Working directory, absolute.
     pub cwd: String,
@@ -130,6 +139,8 @@ pub struct Run {
     pub ulimits: Vec<(String, i64, i64)>,
     /// Parent cgroup.
     pub cgroup_parent: Option<String>,
+    /// Host name in the sandbox (build arg `BUILDKIT_SANDBOX_HOSTNAME`).
+    pub hostname: Option<String>,
 }
 
 /// `RUN --network`, after the build's own `--network`.
@@ -145,7 +156,7 @@ pub enum Network {
 }
 
 /// One `RUN --mount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mount {
     /// Where it appears, absolute and clean.
     pub target: String,
@@ -154,7 +165,7 @@ pub struct Mount {
 }
 
 /// The kinds of `RUN --mount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MountKind {
     /// A tree, or a part of one.
     Bind {
@@ -237,7 +248,7 @@ pub enum Sharing {
 }
 
 /// `COPY` and `ADD`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Copy {
     /// The step whose tree is copied into.
     pub parent: StepId,
@@ -245,7 +256,7 @@ pub struct Copy {
     pub sources: Vec<CopySource>,
     /// Where to: absolute and clean, WORKDIR already in front.
     pub dest: String,
-    /// Written with a slash at the end (or `.`): a directory.
+    /// Written with a slash at the end (or `.`), or the root: a directory.
     pub dest_is_dir: bool,
     /// `--chown`, unresolved: `user[:group]`, names or numbers. None: as in the source (0:0 from a local directory).
     pub chown: Option<String>,
@@ -272,7 +283,7 @@ pub enum Unpack {
 }
 
 /// `--chmod`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Chmod {
     /// Octal, 0o7777 at most.
     Octal(u32),
@@ -281,7 +292,7 @@ pub enum Chmod {
 }
 
 /// One source of a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CopySource {
     /// A path or pattern within a tree.
     Path {
@@ -291,8 +302,8 @@ pub enum CopySource {
         pattern: String,
         /// With `--parents`: how many leading components stand before the pivot `/./`; none: no pivot.
         pivot: Option<usize>,
-        /// Whether the pattern may match nothing: it holds wildcards and another source was given... as BuildKit
-        /// decides.
+        /// Whether the pattern may match nothing, because it holds wildcards. Components in front of the first
+        /// wildcard, or of the pivot, must exist all the same.
         may_be_empty: bool,
         /// Unpack this source if it is an archive.
         unpack: Unpack,
@@ -307,7 +318,7 @@ pub enum CopySource {
 }
 
 /// `WORKDIR`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mkdir {
     /// The step whose tree gets the directory.
     pub parent: StepId,
