@@ -13,7 +13,10 @@ use memobuild_plan::model::{BaseRequest, BaseResolver, ContextSource, ResolvedBa
 use memobuild_store::Store;
 use memobuild_tree::{KeyHasher, Tree, TreeDigest};
 
-use crate::{BuildRequest, EngineError, value::{Source, Value}};
+use crate::{
+    BuildRequest, EngineError,
+    value::{Source, Value},
+};
 
 const TREES: &str = "base-tree";
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use memobuild_observe::{FailureKind, Observer, StepInfo, TraceEvent};
-use memobuild_plan::{PlanError, PlanErrorKind, Planned, model::Plan};
+use memobuild_plan::{Hooks, PlanError, PlanErrorKind, Planned, model::Plan};
 use memobuild_sandbox::Cancel;
 use memobuild_store::Store;
 
@@ -67,9 +67,10 @@ fn run(
     let bases = Bases::new(store, request);
     let planned = plan(request, &input, &bases)?;
     for finding in &planned.findings {
-        observer.event(TraceEvent::Warning { message: finding.to_string() });
+        let message = finding.diagnostic(&planned.plan.source).render(false);
+        observer.event(TraceEvent::Warning { message });
     }
-    let session = session(store, request, &planned.plan, &bases, &input, observer, cancel)?;
+    let session = session(store, request, &planned, &bases, &input, observer, cancel)?;
     session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan), sandbox: None });
     let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
     let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
@@ -81,22 +82,26 @@ fn run(
 fn session<'a>(
     store: &'a Store,
     request: &'a BuildRequest,
-    plan: &'a Plan,
+    planned: &'a Planned,
     bases: &Bases<'_>,
     input: &'a Input,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
 ) -> Result<Session<'a>, EngineError> {
     let lost = || EngineError::new(FailureKind::Registry, "a base image was planned with and is gone");
+    let plan = &planned.plan;
     let images = plan.images.iter().map(|image| bases.get(image.handle).ok_or_else(lost)).collect::<Result<_, _>>()?;
-    let epoch = request.reproducible.then(|| request.options.source_date_epoch.unwrap_or(0));
+    let epoch = planned.source_date_epoch;
     Ok(Session::new(store, request, plan, images, &input.contexts, observer.clone(), cancel.clone(), epoch))
 }
 
 fn plan(request: &BuildRequest, input: &Input, bases: &Bases<'_>) -> Result<Planned, EngineError> {
     let file = memobuild_dockerfile::parse(&input.text, &input.name)
         .map_err(|e| EngineError::new(FailureKind::Dockerfile, e.diagnostic().render(false)))?;
-    memobuild_plan::plan(&file, &request.options, bases).map_err(|e| plan_error(&e))
+    let matcher = input.contexts.main_matcher()?.filter(|m| !m.has_exceptions());
+    let ignored = |path: &str| matcher.as_ref().is_some_and(|m| m.matches(path.as_bytes()));
+    let hooks = Hooks { ignored: matcher.is_some().then_some(&ignored), all_stages: false };
+    memobuild_plan::plan(&file, &request.options, bases, hooks).map_err(|e| plan_error(&e))
 }
 
 fn plan_error(error: &PlanError) -> EngineError {
@@ -135,7 +140,7 @@ pub fn dry_run(
     let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
     let planned = plan(request, &input, &bases)?;
-    let session = session(store, request, &planned.plan, &bases, &input, observer, &Cancel::new())?;
+    let session = session(store, request, &planned, &bases, &input, observer, &Cancel::new())?;
     let mut values = vec![None; planned.plan.steps.len()];
     let mut steps = Vec::new();
     for step in &planned.plan.steps {

@@ -19,7 +19,6 @@ use memobuild_tree::{ContentDigest, Node, Tree, path};
 use crate::EngineError;
 
 /// The directories of one build.
-#[derive(Default)]
 pub(crate) struct Contexts {
     /// The build's context: a directory, or a tree that came as an archive.
     pub(crate) main: Option<MainContext>,
@@ -52,14 +51,17 @@ pub(crate) struct Scanned {
 }
 
 impl Contexts {
-    /// Registers the named contexts that are directories.
-    pub(crate) fn with_named(mut self, contexts: &BTreeMap<String, ContextSource>) -> Self {
-        for (name, source) in contexts {
-            if let ContextSource::Local(dir) = source {
-                self.named.insert(name.clone(), dir.clone());
-            }
-        }
-        self
+    /// The main context with the ignore file that stands in for its own, and the named ones that are directories.
+    pub(crate) fn new(
+        main: Option<MainContext>,
+        main_ignore: Option<IgnoreFile>,
+        contexts: &BTreeMap<String, ContextSource>,
+    ) -> Self {
+        let directory = |(name, source): (&String, &ContextSource)| match source {
+            ContextSource::Local(dir) => Some((name.clone(), dir.clone())),
+            _ => None,
+        };
+        Self { main, main_ignore, named: contexts.iter().filter_map(directory).collect(), scans: Mutex::default() }
     }
 
     /// The tree of a plan's local directory. Several steps may ask at once; the first one scans.
@@ -82,11 +84,10 @@ impl Contexts {
         let Some(dir) = dir else {
             return Err(EngineError::new(FailureKind::Usage, "this build has no context to copy from"));
         };
-        let ignore = match (&local.name, &self.main_ignore) {
-            (None, Some(file)) => Some(file.clone()),
-            _ => read_ignore(&dir.join(".dockerignore"), ".dockerignore")?,
+        let ignore = match &local.name {
+            None => self.main_matcher()?,
+            Some(_) => compile(read_ignore(&dir.join(".dockerignore"), ".dockerignore")?.as_ref())?,
         };
-        let ignore = compile(ignore.as_ref())?;
         let name = local.name.as_deref().unwrap_or("context");
         let mut filter = ContextFilter { ignore, prefixes: prefixes(&local.paths) };
         let mut found = scan(&dir, &filter, Some((store, name)))?;
@@ -97,6 +98,17 @@ impl Contexts {
         }
         let Scan { tree, source, .. } = found;
         Ok(Scanned { tree, source: Some(source) })
+    }
+
+    /// The ignore patterns of the main context.
+    pub(crate) fn main_matcher(&self) -> Result<Option<IgnoreMatcher>, EngineError> {
+        match (&self.main_ignore, &self.main) {
+            (Some(file), _) => compile(Some(file)),
+            (None, Some(MainContext::Directory(dir))) => {
+                compile(read_ignore(&dir.join(".dockerignore"), ".dockerignore")?.as_ref())
+            }
+            _ => Ok(None),
+        }
     }
 
     fn filter_tree(&self, tree: &Tree) -> Result<Scanned, EngineError> {

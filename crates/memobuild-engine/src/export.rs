@@ -94,7 +94,7 @@ fn draft<'a>(
 ) -> Result<Draft<'a>, EngineError> {
     let lost = || EngineError::new(FailureKind::Step, "a step of the image has no result");
     let value = |id: memobuild_plan::model::StepId| values.get(id.0).and_then(Option::as_ref).ok_or_else(lost);
-    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    let epoch = session.commit_epoch.or(session.source_epoch);
     let mut config = target.config.clone();
     let mut latest = None;
     let mut history = Vec::new();
@@ -155,10 +155,7 @@ fn progress<'s>(session: &'s Session<'_>, what: String) -> impl Fn(u64, Option<u
 }
 
 /// Runs a piece of work for each number below `count`, two at once; results in order.
-fn each<T: Send>(
-    count: usize,
-    work: impl Fn(usize) -> Result<T, EngineError> + Sync,
-) -> Result<Vec<T>, EngineError> {
+fn each<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, EngineError> + Sync) -> Result<Vec<T>, EngineError> {
     let next = AtomicUsize::new(0);
     let done: Mutex<BTreeMap<usize, Result<T, EngineError>>> = Mutex::default();
     let run = || {
@@ -196,7 +193,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
             layer::Compression::Gzip { level: level.and_then(|l| u32::try_from(l).ok()).unwrap_or(6) }
         }
     };
-    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    let epoch = session.commit_epoch.or(session.source_epoch);
     let policy = match (output.rewrite_timestamp, epoch) {
         (true, Some(epoch)) => TimestampPolicy::Clamp(epoch),
         _ => TimestampPolicy::Keep,
@@ -221,8 +218,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
     }
     let own = each(draft.layers.len(), |index| {
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
-        let made =
-            layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
         Ok(made)
     })?;
@@ -297,7 +293,7 @@ fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result
             .with_hint("give one --platform, or use type=oci"));
     };
     let tree = draft.value.tree(session.store)?;
-    let epoch = session.commit_epoch.or(session.request.options.source_date_epoch);
+    let epoch = session.commit_epoch.or(session.source_epoch);
     if output.kind == OutputKind::Tar {
         let dest = destination(output, true)?;
         return output::write_tar(session.store, &tree, epoch, &dest).map_err(|e| failed(&e));

@@ -48,9 +48,7 @@ pub(crate) fn load(store: &Store, request: &BuildRequest) -> Result<Input, Engin
                 return Err(usage("context and Dockerfile can't both come from standard input".into()));
             }
             let mut bytes = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut bytes)
-                .map_err(|e| usage(format!("cannot read standard input: {e}")))?;
+            std::io::stdin().read_to_end(&mut bytes).map_err(|e| usage(format!("cannot read standard input: {e}")))?;
             if !archive::is_archive(&mut Cursor::new(&bytes)) {
                 // A Dockerfile without a context.
                 return Ok(Input {
@@ -68,7 +66,7 @@ pub(crate) fn load(store: &Store, request: &BuildRequest) -> Result<Input, Engin
 }
 
 fn contexts(request: &BuildRequest, main: Option<MainContext>, ignore: Option<IgnoreFile>) -> Contexts {
-    Contexts { main, main_ignore: ignore, ..Contexts::default() }.with_named(&request.options.contexts)
+    Contexts::new(main, ignore, &request.options.contexts)
 }
 
 fn directory(dir: &Path) -> Result<MainContext, EngineError> {
@@ -127,11 +125,7 @@ fn fetch(store: &Store, url: &str, scratch: &Path) -> Result<MainContext, Engine
 
 type Loaded = (Vec<u8>, String, Option<IgnoreFile>);
 
-fn dockerfile(
-    store: &Store,
-    request: &BuildRequest,
-    main: Option<&MainContext>,
-) -> Result<Loaded, EngineError> {
+fn dockerfile(store: &Store, request: &BuildRequest, main: Option<&MainContext>) -> Result<Loaded, EngineError> {
     match &request.dockerfile {
         DockerfileInput::Stdin => {
             let mut text = Vec::new();
@@ -188,7 +182,9 @@ fn from_file(path: &Path) -> Result<Loaded, EngineError> {
 fn in_tree(store: &Store, tree: &Tree, names: &[&str]) -> Result<Loaded, EngineError> {
     let read = |name: &str| -> Result<Option<Vec<u8>>, EngineError> {
         match tree.resolve(name.as_bytes(), true).ok().and_then(|r| r.node) {
-            Some(Node::File(file)) if file.size <= MAX_DOCKERFILE => Ok(Some(store.content(&file.content)?.read_all()?)),
+            Some(Node::File(file)) if file.size <= MAX_DOCKERFILE => {
+                Ok(Some(store.content(&file.content)?.read_all()?))
+            }
             _ => Ok(None),
         }
     };

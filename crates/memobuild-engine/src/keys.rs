@@ -3,7 +3,7 @@
 //! | step | fields, in this order |
 //! |---|---|
 //! | all | format version, kind, commit epoch (`--reproducible`) |
-//! | RUN | argv, environment, working directory, user as written, network, confinement, added hosts, shm size, ulimits, cgroup parent, platform, ownership class, mounts |
+//! | RUN | argv, environment, working directory, user as written, network, confinement, added hosts, shm size, ulimits, cgroup parent, host name, platform, ownership class, mounts |
 //! | mount | target, kind, and of each kind: bind (path, writable), script (content), cache (id, source path, sharing, read-only, owner, mode), tmpfs (size), secret (id, variable, file, required, owner, mode), ssh (id, required, owner, mode) |
 //! | COPY, ADD | destination, directory or not, owner as written, mode, link, parents, exclude patterns, unpack; of each source: pattern, pivot, whether it may be empty, unpack, or name and content |
 //! | WORKDIR | path, user as written |
@@ -41,6 +41,7 @@ pub(crate) fn run(run: &Run, platform: &str, ownership: OwnershipClass, epoch: O
         shm_size,
         ulimits,
         cgroup_parent,
+        hostname,
     } = run;
     let mut h = start(0, epoch);
     h.value(argv).value(env).value(cwd).value(user);
@@ -54,7 +55,7 @@ pub(crate) fn run(run: &Run, platform: &str, ownership: OwnershipClass, epoch: O
     for (name, soft, hard) in ulimits {
         h.value(name).value(soft).value(hard);
     }
-    h.value(cgroup_parent).value(platform);
+    h.value(cgroup_parent).value(hostname).value(platform);
     h.u64(match ownership {
         OwnershipClass::True => 0,
         OwnershipClass::Single => 1,

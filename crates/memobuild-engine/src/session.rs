@@ -23,6 +23,8 @@ pub(crate) struct Session<'a> {
     pub(crate) contexts: &'a Contexts,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) cancel: Cancel,
+    /// SOURCE_DATE_EPOCH, from wherever it was given.
+    pub(crate) source_epoch: Option<i64>,
     /// The time that every committed file gets (`--reproducible`).
     pub(crate) commit_epoch: Option<i64>,
     sandbox: OnceLock<Result<Running, String>>,
@@ -45,10 +47,11 @@ impl<'a> Session<'a> {
         contexts: &'a Contexts,
         observer: Arc<dyn Observer>,
         cancel: Cancel,
-        commit_epoch: Option<i64>,
+        source_epoch: Option<i64>,
     ) -> Self {
+        let commit_epoch = request.reproducible.then(|| source_epoch.unwrap_or(0));
         let (sandbox, starting) = (OnceLock::new(), Mutex::new(()));
-        Self { store, request, plan, bases, contexts, observer, cancel, commit_epoch, sandbox, starting }
+        Self { store, request, plan, bases, contexts, observer, cancel, source_epoch, commit_epoch, sandbox, starting }
     }
 
     pub(crate) fn emit(&self, event: TraceEvent) {
@@ -107,7 +110,8 @@ impl<'a> Session<'a> {
     }
 }
 
-fn set_times(dir: &mut DirChange, time: Mtime) {
+/// Gives everything that a change makes one time.
+pub(crate) fn set_times(dir: &mut DirChange, time: Mtime) {
     if let Some(meta) = &mut dir.meta {
         meta.mtime = time;
     }

@@ -9,5 +9,5 @@ mod place;
 mod select;
 
 pub(crate) use editor::Editor;
-pub(crate) use place::{Attributes, PlaceError, place};
+pub(crate) use place::{Attributes, place};
 pub(crate) use select::{Pick, Query, SelectError, Selected, select};

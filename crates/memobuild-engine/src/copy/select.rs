@@ -215,10 +215,8 @@ impl Filter {
         let enter = |matcher: &Option<IgnoreMatcher>, state: &Option<MatchState>| {
             matcher.as_ref().zip(state.as_ref()).map(|(matcher, state)| matcher.enter(state, at))
         };
-        let inner = States {
-            include: enter(&self.include, &states.include),
-            exclude: enter(&self.exclude, &states.exclude),
-        };
+        let inner =
+            States { include: enter(&self.include, &states.include), exclude: enter(&self.exclude, &states.exclude) };
         let excluded = inner.exclude.as_ref().is_some_and(|s| s.ignored);
         let matched = !excluded && inner.include.as_ref().is_none_or(|s| s.ignored);
         let Node::Dir(dir) = node else {

@@ -104,7 +104,7 @@ pub(super) fn execute(
 ) -> Result<Committed, EngineError> {
     let writer = session.store.bundle_writer();
     let parent = value(values, copy.parent)?.tree(session.store)?;
-    let (_, diff) = change(session, copy, prepared, values, &parent, Some(&writer))?;
+    let (_, diff) = change(session, copy, prepared, &parent, Some(&writer))?;
     let (diff, tree) = session.settle(diff, &parent)?;
     bring_contents(session, prepared, &diff, &writer)?;
     let bundle = if diff.is_empty() { None } else { Some(writer.finish(&diff)?) };
@@ -123,7 +123,7 @@ pub(super) fn foresee(
         return Ok(None);
     }
     let parent = value(values, copy.parent)?.tree(session.store)?;
-    let (_, diff) = change(session, copy, prepared, values, &parent, None)?;
+    let (_, diff) = change(session, copy, prepared, &parent, None)?;
     Ok(Some(Value::ready(session.settle(diff, &parent)?.1, None)))
 }
 
@@ -132,7 +132,6 @@ fn change(
     session: &Session<'_>,
     copy: &Copy,
     prepared: &Prepared,
-    values: &Values,
     parent: &Tree,
     writer: Option<&BundleWriter>,
 ) -> Result<(Tree, Diff), EngineError> {
@@ -174,7 +173,6 @@ fn change(
             }
         }
     }
-    let _ = values;
     Ok(editor.finish())
 }
 
@@ -264,7 +262,7 @@ fn bring_contents(
 }
 
 fn collect(pick: &Pick, at: &mut Vec<u8>, visit: &mut dyn FnMut(&[u8], &File)) {
-    let mut descend = |name: &[u8], at: &mut Vec<u8>, go: &mut dyn FnMut(&mut Vec<u8>)| {
+    let descend = |name: &[u8], at: &mut Vec<u8>, go: &mut dyn FnMut(&mut Vec<u8>)| {
         let length = at.len();
         if at.last() != Some(&b'/') {
             at.push(b'/');

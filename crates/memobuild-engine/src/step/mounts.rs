@@ -136,12 +136,7 @@ fn bring_context(
     Ok(())
 }
 
-fn cache(
-    session: &Session<'_>,
-    mount: &Planned,
-    values: &Values,
-    out: &mut Mounts,
-) -> Result<MountKind, EngineError> {
+fn cache(session: &Session<'_>, mount: &Planned, values: &Values, out: &mut Mounts) -> Result<MountKind, EngineError> {
     let PlannedKind::Cache { id, from, sharing, read_only, uid, gid, mode } = &mount.kind else {
         return Err(EngineError::step("not a cache mount"));
     };

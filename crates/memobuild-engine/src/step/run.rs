@@ -31,7 +31,8 @@ pub(super) fn execute(
     let mounts = mounts::prepare(session, run, values)?;
     let mut env: Vec<Vec<u8>> = Vec::new();
     let set = |name: &str| run.env.iter().any(|(n, _)| n == name);
-    for (name, value) in run.env.iter().chain(&run.proxy_env) {
+    let proxied = |name: &str| run.proxy_env.iter().any(|(n, _)| n == name);
+    for (name, value) in run.env.iter().filter(|(name, _)| !proxied(name)).chain(&run.proxy_env) {
         env.push(format!("{name}={value}").into_bytes());
     }
     if !set("HOME") {
@@ -49,12 +50,8 @@ pub(super) fn execute(
             Network::None => sandbox::Network::None,
             Network::Default | Network::Host => sandbox::Network::Host,
         },
-        hostname: None,
-        extra_hosts: run
-            .hosts
-            .iter()
-            .map(|(name, ip)| sandbox::Host { ip: ip.clone(), name: name.clone() })
-            .collect(),
+        hostname: run.hostname.as_ref().map(|name| name.as_bytes().to_vec()),
+        extra_hosts: run.hosts.iter().map(|(name, ip)| sandbox::Host { ip: ip.clone(), name: name.clone() }).collect(),
         shm_size: run.shm_size,
         ulimits: run.ulimits.iter().map(ulimit).collect(),
         cgroup_parent: run.cgroup_parent.clone(),

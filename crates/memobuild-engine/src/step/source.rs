@@ -55,7 +55,7 @@ fn fetch(session: &Session<'_>, request: &Http) -> Result<Arc<Value>, EngineErro
     let meta = Meta::new(0o600, mtime);
     let file = Node::File(File { meta, size: fetched.size, content: fetched.content, link: None });
     let mut tree = Tree::default();
-    tree.put(&fetched.name, file, &|| Meta::new(0o755, Mtime::default()));
+    tree.put(request.filename.as_bytes(), file, &|| Meta::new(0o755, Mtime::default()));
     Ok(Value::ready(tree, None))
 }
 
@@ -88,17 +88,18 @@ fn is_commit(text: &str) -> bool {
 /// Fetches one commit and yields its tree. The commit alone decides the content, so that a known one is not fetched
 /// again.
 fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError> {
-    let Git { remote, reference, subdir, keep_git_dir, checksum } = request;
+    let Git { remote, reference, subdir, keep_git_dir, checksum, skip_submodules, fetch_by_commit, commit_mtime } =
+        request;
     if remote.starts_with('-') || reference.as_ref().is_some_and(|r| r.starts_with('-')) {
         return Err(EngineError::step(format!("not a repository: {remote}")));
     }
     let scratch = session.store.scratch_dir()?;
     let dir = scratch.path().join("git");
-    std::fs::create_dir(&dir)
-        .map_err(|e| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display())))?;
+    std::fs::create_dir(&dir).map_err(|e| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display())))?;
     let wanted = reference.as_deref().unwrap_or("HEAD");
-    let commit = if is_commit(wanted) {
-        wanted.to_owned()
+    let asked = checksum.as_deref().filter(|sum| *fetch_by_commit && is_commit(sum));
+    let commit = if let Some(commit) = asked.or(Some(wanted).filter(|w| is_commit(w))) {
+        commit.to_owned()
     } else {
         let listed = git(&["ls-remote", "--", remote, wanted, &format!("{wanted}^{{}}")], &dir)?;
         let lines: Vec<(&str, &str)> = listed.lines().filter_map(|l| l.split_once('\t')).collect();
@@ -114,7 +115,8 @@ fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError
         return Err(EngineError::step(format!("expected checksum to match {commit}, got {sum}")));
     }
     let mut key = KeyHasher::new("memobuild.git.v1");
-    let key = key.value(remote).value(&commit).value(subdir).value(keep_git_dir).finish();
+    let key = key.value(remote).value(&commit).value(subdir).value(keep_git_dir);
+    let key = key.value(skip_submodules).value(commit_mtime).finish();
     if let Some(bytes) = session.store.record_get("git", &key)?
         && let Ok(id) = <[u8; 32]>::try_from(bytes)
         && let Some(diff) = session.store.load_bundle(&memobuild_tree::BundleId::from_bytes(id))?
@@ -129,7 +131,10 @@ fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError
         git(&["fetch", "-q", "--tags", "origin", wanted], &dir)?;
     }
     git(&["checkout", "-q", &commit], &dir)?;
-    git(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1"], &dir)?;
+    if !skip_submodules {
+        git(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1"], &dir)?;
+    }
+    let time = git(&["log", "-1", "--format=%ct"], &dir)?.parse::<i64>().ok().filter(|_| *commit_mtime);
     if !keep_git_dir {
         std::fs::remove_dir_all(dir.join(".git"))
             .map_err(|e| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display())))?;
@@ -148,8 +153,12 @@ fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError
             writer.add_reader(&mut found.source.open(relative, &file.content)?, file.size)?;
         }
     }
-    let diff = memobuild_tree::Diff { root: memobuild_tree::DirChange::creating(found.tree.root()) };
+    let mut diff = memobuild_tree::Diff { root: memobuild_tree::DirChange::creating(found.tree.root()) };
+    if let Some(secs) = time {
+        crate::session::set_times(&mut diff.root, Mtime::pinned(secs, 0));
+    }
+    let tree = diff.apply(&Tree::default()).map_err(|e| EngineError::step(e.to_string()))?;
     let bundle = writer.finish(&diff)?;
     session.store.record_put("git", &key, bundle.as_bytes(), &[memobuild_store::Ref::Bundle(bundle)])?;
-    Ok(Value::ready(found.tree, None))
+    Ok(Value::ready(tree, None))
 }
