@@ -11,9 +11,9 @@ pub(crate) enum Json {
     /// An array of strings: each with its source range, quotes included.
     Strings(Vec<(String, Range<usize>)>),
     /// Valid JSON, but something in it is not a string; its source range.
-    NotStrings(Range<usize>),
-    /// Not a JSON array; where it goes wrong, if it at least begins as one.
-    NotJson(Option<usize>),
+    Others(Range<usize>),
+    /// No valid JSON array.
+    Malformed,
 }
 
 /// Go refuses deeper nesting.
@@ -23,13 +23,10 @@ const MAX_DEPTH: usize = 10_000;
 pub(crate) fn parse(text: &str) -> Json {
     let start = text.len() - text.trim_start().len();
     if !text[start..].starts_with('[') {
-        return Json::NotJson(None);
+        return Json::Malformed;
     }
     let mut reader = Reader { bytes: text.as_bytes(), text, at: start };
-    match reader.document() {
-        Some(json) => json,
-        None => Json::NotJson(Some(reader.at.min(text.len()))),
-    }
+    reader.document().unwrap_or(Json::Malformed)
 }
 
 struct Reader<'a> {
@@ -70,7 +67,7 @@ impl Reader<'_> {
             return None;
         }
         Some(match other {
-            Some(range) => Json::NotStrings(range),
+            Some(range) => Json::Others(range),
             None => Json::Strings(strings),
         })
     }
@@ -292,7 +289,7 @@ mod tests {
     #[test]
     fn other_values_are_an_error() {
         for text in ["[1]", "[null]", "[\"a\", true]", "[[]]", "[{\"a\":[1,{}]}]", "[-0.5e+3]"] {
-            assert!(matches!(parse(text), Json::NotStrings(_)), "{text}");
+            assert!(matches!(parse(text), Json::Others(_)), "{text}");
         }
     }
 
@@ -320,17 +317,17 @@ mod tests {
             "[tru]",
             "\"a\"",
         ] {
-            assert!(matches!(parse(text), Json::NotJson(_)), "{text}");
+            assert!(matches!(parse(text), Json::Malformed), "{text}");
         }
     }
 
     #[test]
     fn deep_nesting_is_refused_without_recursion() {
         let deep = "[".repeat(1_000_000);
-        assert!(matches!(parse(&deep), Json::NotJson(_)));
+        assert!(matches!(parse(&deep), Json::Malformed));
         let balanced = format!("{}{}", "[".repeat(10_001), "]".repeat(10_001));
-        assert!(matches!(parse(&balanced), Json::NotJson(_)));
+        assert!(matches!(parse(&balanced), Json::Malformed));
         let allowed = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(matches!(parse(&allowed), Json::NotStrings(_)));
+        assert!(matches!(parse(&allowed), Json::Others(_)));
     }
 }

@@ -29,6 +29,9 @@ pub fn parse(text: &[u8], file: &str) -> Result<Dockerfile, ParseError> {
             let last = raw.line.last_line;
             warnings.push(Warning::EmptyContinuation(Span::lines(last, last)));
         }
+        if let Some(span) = instructions::nearly_exec_form(&raw.head) {
+            warnings.push(Warning::MalformedExecForm(span));
+        }
         if raw.head.keyword() == "from" {
             stages.push(instructions::stage(&raw).map_err(|p| reader.error(&raw, p))?);
             continue;
@@ -86,14 +89,18 @@ pub(crate) struct Reader {
     invalid: BTreeSet<u32>,
 }
 
+/// Larger files are refused, as the reference builder's transport does: the tree takes many times
+/// the memory of the text.
+const MAX_BYTES: usize = 16 << 20;
+
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 impl Reader {
     pub(crate) fn new(text: &[u8], file: &str) -> Result<Self, ParseError> {
         let text = text.strip_prefix(BOM).unwrap_or(text);
-        if u32::try_from(text.len()).is_err() {
+        if text.len() > MAX_BYTES {
             let source = SourceFile::new(file, "");
-            let message = "Dockerfile is larger than 4 GiB";
+            let message = format!("Dockerfile is larger than {} MiB", MAX_BYTES >> 20);
             return Err(ParseError(Box::new(Diagnostic::error(&source, None, message))));
         }
         let decoded = String::from_utf8_lossy(text);

@@ -162,11 +162,11 @@ impl Cutter<'_> {
                     .map(|(text, r)| Word::new(text, self.line.span(rest.start + r.start..rest.start + r.end)))
                     .collect(),
             )),
-            Json::NotStrings(r) => Err((
+            Json::Others(r) => Err((
                 "when using JSON array syntax, arrays must be comprised of strings only".into(),
                 self.line.span(rest.start + r.start..rest.start + r.end),
             )),
-            Json::NotJson(_) => Ok(None),
+            Json::Malformed => Ok(None),
         }
     }
 

@@ -264,6 +264,24 @@ fn encodings() {
 }
 
 #[test]
+fn warnings() {
+    let text = "FROM a\nRUN a \\\n\n b\nCMD ['a', \"b\"]\nRUN [ -f x ] && [ \"$a\" = 'b' ]\nRUN [\"a\",]\nCMD [\"a\"]";
+    let file = file(text);
+    let lines: Vec<(bool, u32)> = file
+        .warnings
+        .iter()
+        .map(|w| (matches!(w, Warning::EmptyContinuation(_)), w.diagnostic(&file.source).span.unwrap().first_line()))
+        .collect();
+    assert_eq!(lines, [(true, 4), (false, 5), (false, 7)]);
+}
+
+#[test]
+fn size_has_a_limit() {
+    let text = format!("FROM a\nRUN {}", "x".repeat(16 << 20));
+    assert_eq!(error(&text), "Dockerfile is larger than 16 MiB");
+}
+
+#[test]
 fn hostile_sizes_take_linear_time() {
     let n = 300_000;
     let long = [

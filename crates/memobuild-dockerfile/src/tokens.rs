@@ -51,11 +51,8 @@ pub(crate) fn split_quoted(text: &str, range: Range<usize>, escape: char) -> Vec
             None if c.is_whitespace() => words.extend(start.take().map(|start| start..at)),
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
-            _ if c == escape && quote != Some('\'') => {
-                if chars.next().is_none() {
-                    end = at;
-                }
-            }
+            // Whatever the escape character stands before is taken with it.
+            _ if c == escape && quote != Some('\'') && chars.next().is_none() => end = at,
             _ => {}
         }
     }

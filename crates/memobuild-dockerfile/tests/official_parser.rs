@@ -3,6 +3,8 @@
 //! Needs a Python with PyPI's `dockerfile` module; `PYTHON` may name the interpreter. Without it
 //! the test says that it is skipped. `MEMOBUILD_DOCKERFILES` may name one more folder to search.
 
+#![allow(clippy::unwrap_used, reason = "a failed step should end the test")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

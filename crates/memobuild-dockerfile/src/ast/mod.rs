@@ -17,6 +17,7 @@ pub use mount::{
 };
 pub use word::{Heredoc, Word};
 
+use crate::diagnostic::Diagnostic;
 use crate::lint::CheckOptions;
 use crate::span::{SourceFile, Span};
 
@@ -85,4 +86,20 @@ pub enum Warning {
     /// A blank line inside a continued instruction (rule `NoEmptyContinuation`); holds the span
     /// of the instruction's last line.
     EmptyContinuation(Span),
+    /// An argument that looks like an exec form but is not valid JSON, so that the shell runs it
+    /// as it stands; holds the argument's span.
+    MalformedExecForm(Span),
+}
+
+impl Warning {
+    /// The warning with its place in `source`.
+    pub fn diagnostic(&self, source: &SourceFile) -> Diagnostic {
+        match *self {
+            Warning::EmptyContinuation(span) => Diagnostic::warning(source, span, "Empty continuation line"),
+            Warning::MalformedExecForm(span) => {
+                Diagnostic::warning(source, span, "not valid JSON, so the shell runs it as it stands")
+                    .with_hint("an exec form is an array of strings in double quotes, and nothing behind it")
+            }
+        }
+    }
 }

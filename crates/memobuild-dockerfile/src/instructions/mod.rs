@@ -113,6 +113,19 @@ pub(crate) fn kind(raw: &RawInstruction) -> Result<Kind> {
     })
 }
 
+/// The argument that was surely meant as an exec form but is not valid JSON, such as `['a', 'b']`.
+/// A test such as `[ -f x ]` is not taken for one.
+pub(crate) fn nearly_exec_form(head: &Head) -> Option<Span> {
+    let takes_json = ["run", "cmd", "entrypoint", "shell", "healthcheck"];
+    let Body::Words { words, json: false } = &head.body else {
+        return None;
+    };
+    let word = words.last()?;
+    let inside = word.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+    let quoted = inside.starts_with(['"', '\'']) && inside.ends_with(['"', '\'', ',']);
+    (quoted && takes_json.contains(&head.keyword().as_str())).then_some(word.span)
+}
+
 fn unknown(head: &Head) -> Problem {
     let name = head.name.as_str();
     let hint = nearest(name, NAMES, true).map_or(String::new(), |near| format!(" (did you mean {near}?)"));

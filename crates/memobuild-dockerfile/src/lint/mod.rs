@@ -6,6 +6,8 @@
 mod messages;
 mod options;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use messages::is_secret_name;

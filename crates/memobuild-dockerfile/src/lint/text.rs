@@ -14,7 +14,9 @@ use crate::span::Span;
 pub fn lint(dockerfile: &Dockerfile, options: &CheckOptions) -> Vec<Finding> {
     let mut run = Run { options: options.merged(&dockerfile.directives.check), findings: Vec::new() };
     for warning in &dockerfile.warnings {
-        let Warning::EmptyContinuation(span) = warning;
+        let Warning::EmptyContinuation(span) = warning else {
+            continue;
+        };
         run.add(&[], Rule::NoEmptyContinuation, *span, "Empty continuation line".into());
     }
     for arg in &dockerfile.meta_args {
