@@ -11,3 +11,6 @@ mod select;
 pub(crate) use editor::Editor;
 pub(crate) use place::{Attributes, place};
 pub(crate) use select::{Pick, Query, SelectError, Selected, select};
+
+#[cfg(test)]
+mod tests;
