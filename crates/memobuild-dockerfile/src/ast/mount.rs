@@ -99,7 +99,7 @@ pub struct SecretMount {
 /// A socket of an SSH agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshMount {
-    /// `id`, else `source`; none: `default`.
+    /// `id`; none: `default`.
     pub id: Option<String>,
     /// `target` as given; none: `/run/buildkit/ssh_agent.N`.
     pub target: Option<String>,

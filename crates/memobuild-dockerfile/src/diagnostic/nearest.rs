@@ -27,22 +27,31 @@ pub fn nearest<'a>(value: &str, candidates: impl IntoIterator<Item = &'a str>, i
     Some(if upper { found.to_uppercase() } else { found })
 }
 
-/// Levenshtein distance.
+/// Edits from one to the other: insert, delete, replace, or swap two neighbours.
 fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut last_a = None;
     for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = i;
+        let mut row = Vec::with_capacity(b.len() + 1);
         let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(b) {
-            let best = (diagonal + usize::from(ca != cb)).min(left + 1).min(*cell + 1);
-            diagonal = std::mem::replace(cell, best);
+        row.push(left);
+        let mut last_b = None;
+        for (j, (cb, pair)) in b.iter().zip(above.windows(2)).enumerate() {
+            let &[diagonal, up] = pair else { continue };
+            let mut best = (diagonal + usize::from(ca != cb)).min(left + 1).min(up + 1);
+            if last_a == Some(cb) && last_b == Some(ca) {
+                let swapped = j.checked_sub(1).and_then(|j| before.get(j));
+                best = swapped.map_or(best, |cost| best.min(cost + 1));
+            }
+            row.push(best);
             left = best;
+            last_b = Some(cb);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        last_a = Some(ca);
+        before = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or(0)
+    above.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -55,6 +64,7 @@ mod tests {
         assert_eq!(nearest("FRM", names, true).as_deref(), Some("FROM"));
         assert_eq!(nearest("frm", names, true).as_deref(), Some("from"));
         assert_eq!(nearest("frm", names, false), None);
+        assert_eq!(nearest("RNU", ["ENV", "RUN"], true).as_deref(), Some("RUN"));
         assert_eq!(nearest("COPPPPY", names, true), None);
         assert_eq!(nearest("run", names, true), None);
         assert_eq!(nearest("", ["ab"], false).as_deref(), Some("ab"));
@@ -68,5 +78,8 @@ mod tests {
         assert_eq!(d("", "abc"), 3);
         assert_eq!(d("abc", ""), 3);
         assert_eq!(d("abc", "abc"), 0);
+        assert_eq!(d("rnu", "run"), 1);
+        assert_eq!(d("ba", "ab"), 1);
+        assert_eq!(d("xba", "yab"), 2);
     }
 }

@@ -90,8 +90,8 @@ pub(crate) fn kind(raw: &RawInstruction) -> Result<Kind> {
         "entrypoint" => Kind::Entrypoint(command::plain(raw)?),
         "env" => Kind::Env(Env { pairs: pairs(raw)? }),
         "expose" => {
-            no_flags(head)?;
             at_least_one(head, words)?;
+            no_flags(head)?;
             Kind::Expose(Expose { ports: words.to_vec() })
         }
         "healthcheck" => Kind::Healthcheck(config::healthcheck(raw, words)?),
