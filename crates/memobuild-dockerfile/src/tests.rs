@@ -283,7 +283,7 @@ fn size_has_a_limit() {
 
 #[test]
 fn hostile_sizes_take_linear_time() {
-    let n = 300_000;
+    let n = 100_000;
     let long = [
         format!("FROM a\nRUN {}", "x".repeat(8 * n)),
         format!("FROM a\n{}", "ONBUILD ".repeat(n)),
@@ -308,7 +308,7 @@ fn hostile_sizes_take_linear_time() {
         }
         println!("{name:?}: {:?}", one.elapsed());
     }
-    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
 }
 
 proptest! {
