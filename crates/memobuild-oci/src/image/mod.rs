@@ -1,93 +1,84 @@
-//! Base images, wherever they are.
-#![allow(missing_docs, unused_variables, clippy::todo)]
-use crate::{reference::Reference, registry::Registries};
-use memobuild_image::{Descriptor, ImageConfig, Platform};
-use memobuild_store::Store;
-use memobuild_tree::{BundleId, Sha256Digest, Tree};
+//! Images to build upon, wherever they are: OCI layouts, docker archives, registries, the store.
+//!
+//! In: an [`ImageSource`] and a platform. Out: a [`BaseImage`], whose layers become bundles when they are asked for, and
+//! whose compressed blobs are passed on unchanged. Called by the engine. Never: unpacks a layer to disk.
+
 use std::path::PathBuf;
 
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    #[error(transparent)]
-    Store(#[from] memobuild_store::StoreError),
-}
+use memobuild_image::Descriptor;
+use memobuild_tree::{BundleId, Sha256Digest};
 
+mod base;
+mod choose;
+mod docker_archive;
+mod error;
+mod place;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+pub use base::{BaseImage, from_stored, open};
+pub use error::ImageError;
+pub use stored::StoredImage;
+
+use crate::reference::Reference;
+
+/// Is told how far a transfer has come: bytes, and of how many where that is known.
+pub type Progress<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
+
+/// Which image of a layout or archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pick {
+    /// The only one, or the one that is called `latest`.
     Any,
+    /// The one of that tag or full name.
     Tag(String),
+    /// The one of that manifest digest (config digest in a docker archive).
     Digest(Sha256Digest),
 }
-#[derive(Debug, Clone)]
+
+/// Where an image is to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
-    /// OCI layout (directory or tar) or docker archive, told by content.
+    /// An OCI layout (directory or tar, compressed or not) or docker archive, told by content.
     Path {
+        /// Where it is.
         path: PathBuf,
+        /// Which image of it.
         pick: Pick,
     },
+    /// A registry.
     Registry(Reference),
     /// An image of memobuild's own store, by tag.
     Stored(Reference),
 }
-#[derive(Debug)]
-pub struct BaseImage {
-    pub config_bytes: Vec<u8>,
-    pub config: ImageConfig,
-    pub platform: Platform,
-    /** digest of the manifest (of the index where there is one: `pinned`) */
-    pub manifest: Sha256Digest,
-    pub layers: Vec<BaseLayer>,
+
+impl ImageSource {
+    /// What stands behind `oci-layout://`: a path, then `:tag` or `@digest`.
+    pub fn layout(text: &str) -> Self {
+        if let Some((path, digest)) = text.rsplit_once('@')
+            && let Ok(digest) = digest.parse()
+        {
+            // A tag beside a digest says nothing more.
+            let path = path.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(path, |(path, _)| path);
+            return Self::Path { path: path.into(), pick: Pick::Digest(digest) };
+        }
+        match text.rsplit_once(':') {
+            Some((path, tag)) if !tag.is_empty() && !tag.contains('/') && !path.is_empty() => {
+                Self::Path { path: path.into(), pick: Pick::Tag(tag.into()) }
+            }
+            _ => Self::Path { path: text.into(), pick: Pick::Any },
+        }
+    }
 }
+
+/// One layer of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BaseLayer {
+    /// SHA-256 of its uncompressed tar.
     pub diff_id: Sha256Digest,
-    /** absent: an own layer not yet exported */
+    /// Its blob, under OCI's media type; `None` for layers that have none yet.
     pub blob: Option<Descriptor>,
+    /// Its bundle, where it is known.
     pub bundle: Option<BundleId>,
-}
-pub type Progress<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
-
-pub fn open(
-    source: &ImageSource,
-    platform: &Platform,
-    store: &Store,
-    registries: &Registries,
-) -> Result<BaseImage, ImageError> {
-    todo!()
-}
-impl BaseImage {
-    /// Imports (fetching where needed) layer `i`.
-    pub fn ensure_layer(&self, i: usize, progress: Progress<'_>) -> Result<BundleId, ImageError> {
-        todo!()
-    }
-    /// The compressed blob in the store, as it came (or exported now).
-    pub fn ensure_blob(&self, i: usize, progress: Progress<'_>) -> Result<Descriptor, ImageError> {
-        todo!()
-    }
-    /// All layers applied.
-    pub fn tree(&self, progress: Progress<'_>) -> Result<Tree, ImageError> {
-        todo!()
-    }
-}
-
-/// An image in the store under tags.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredImage {
-    /** config blob in the store; its digest is the image id */
-    pub config: Descriptor,
-    pub layers: Vec<BaseLayer>,
-    /** set once exported */
-    pub manifest: Option<Descriptor>,
-    pub created_secs: i64,
-}
-impl StoredImage {
-    pub fn tag(&self, store: &Store, names: &[Reference]) -> Result<(), ImageError> {
-        todo!()
-    }
-    pub fn by_tag(store: &Store, name: &Reference) -> Result<Option<Self>, ImageError> {
-        todo!()
-    }
-    pub fn all(store: &Store) -> Result<Vec<(Reference, Self)>, ImageError> {
-        todo!()
-    }
 }

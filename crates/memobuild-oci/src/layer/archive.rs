@@ -38,7 +38,7 @@ pub fn extract(
     let ExtractOptions { dest, below, owner } = *options;
     let rules = Rules { whiteouts: false, below, owner, dest };
     let done = read_archive(reader, None, None, rules, writer)?;
-    if done.blob.1 == 0 {
+    if done.read == 0 {
         return Err(LayerError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is empty")));
     }
     Ok(done.diff.root)

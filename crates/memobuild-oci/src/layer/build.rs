@@ -15,7 +15,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use memobuild_tree::{
-    Change, ContentDigest, Diff, Dir, DirChange, File, Kind, LinkId, Meta, Mtime, Node, Special, SpecialKind, Symlink, path,
+    Change, ContentDigest, Diff, Dir, DirChange, File, Kind, LinkId, Meta, Mtime, Node, Special, SpecialKind, Symlink,
+    path,
 };
 
 use super::{
@@ -197,7 +198,10 @@ impl<'a> Builder<'a> {
         let (last, above) = parts.split_last().ok_or("hard link to the root")?;
         let mut at = self.resolve(above)?;
         at.push(last.to_vec());
-        if target.contains(&0) || at.iter().any(|p| p.len() > NAME_MAX) || at.iter().map(|p| p.len() + 1).sum::<usize>() > PATH_MAX {
+        if target.contains(&0)
+            || at.iter().any(|p| p.len() > NAME_MAX)
+            || at.iter().map(|p| p.len() + 1).sum::<usize>() > PATH_MAX
+        {
             return Err("hard link to an impossible name");
         }
         if at.split_last().is_some_and(|(last, above)| above == parents && last == name) {

@@ -92,7 +92,7 @@ pub(super) fn compress(
     produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
 ) -> Result<ExportedLayer, LayerError> {
     let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
-    let sink = Sink { hasher: Sha256::new(), blob: store.oci_blob_writer()?, plain: compression == Compression::None };
+    let blob = store.oci_blob_writer()?;
     let (to_hash, hash_end) = sync_channel::<Block>(4);
     let (to_pack, pack_end) = sync_channel::<Block>(2 * workers);
     thread::scope(|scope| {
@@ -104,9 +104,9 @@ pub(super) fn compress(
             Sha256Digest::from_bytes(hasher.finalize().into())
         });
         let packed = scope.spawn(move || match compression {
-            Compression::None => copy(pack_end, sink),
-            Compression::Gzip { level } => gzip(pack_end, sink, level, workers),
-            Compression::Zstd { level } => zstd(pack_end, sink, level, workers),
+            Compression::None => copy(pack_end, blob),
+            Compression::Gzip { level } => gzip(pack_end, blob, level, workers),
+            Compression::Zstd { level } => zstd(pack_end, blob, level, workers),
         });
         let mut out = Splitter { to: [to_hash, to_pack], block: Vec::with_capacity(BLOCK) };
         let produced = produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write));
@@ -114,10 +114,9 @@ pub(super) fn compress(
         let panicked = |_| LayerError::Write(io::Error::other("a worker thread panicked"));
         let diff_id = hashed.join().map_err(panicked)?;
         // The worker's error says why the producer could not go on.
-        let sink = packed.join().map_err(panicked)?.map_err(LayerError::Write)?;
+        let blob = packed.join().map_err(panicked)?.map_err(LayerError::Write)?;
         produced?;
-        let digest = if sink.plain { Some(diff_id) } else { Some(Sha256Digest::from_bytes(sink.hasher.finalize().into())) };
-        let (digest, size) = sink.blob.finish(digest)?;
+        let (digest, size) = blob.finish(None)?;
         Ok(ExportedLayer { diff_id, blob: Descriptor::new(compression.media_type(), digest, size) })
     })
 }
@@ -151,36 +150,14 @@ impl Write for Splitter {
     }
 }
 
-/// Where compressed bytes go.
-struct Sink {
-    hasher: Sha256,
-    blob: OciBlobWriter,
-    /// The bytes are the tar itself, whose digest is taken elsewhere.
-    plain: bool,
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.blob.write(bytes)?;
-        if !self.plain {
-            self.hasher.update(bytes.get(..count).unwrap_or_default());
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.blob.flush()
-    }
-}
-
-fn copy(from: Receiver<Block>, mut sink: Sink) -> io::Result<Sink> {
+fn copy(from: Receiver<Block>, mut sink: OciBlobWriter) -> io::Result<OciBlobWriter> {
     while let Ok(block) = from.recv() {
         sink.write_all(&block)?;
     }
     Ok(sink)
 }
 
-fn zstd(from: Receiver<Block>, sink: Sink, level: u32, workers: usize) -> io::Result<Sink> {
+fn zstd(from: Receiver<Block>, sink: OciBlobWriter, level: u32, workers: usize) -> io::Result<OciBlobWriter> {
     let mut encoder = zstd::Encoder::new(sink, level as i32)?;
     encoder.include_checksum(true)?;
     // One worker too: its output is that of many, and not that of none.
@@ -193,7 +170,7 @@ fn zstd(from: Receiver<Block>, sink: Sink, level: u32, workers: usize) -> io::Re
 
 type Job = (Block, SyncSender<io::Result<Vec<u8>>>);
 
-fn gzip(from: Receiver<Block>, mut sink: Sink, level: u32, workers: usize) -> io::Result<Sink> {
+fn gzip(from: Receiver<Block>, mut sink: OciBlobWriter, level: u32, workers: usize) -> io::Result<OciBlobWriter> {
     let level = libdeflater::CompressionLvl::new(level as i32).map_err(|_| io::Error::other("no such gzip level"))?;
     let (to_work, jobs) = sync_channel::<Job>(2 * workers);
     let jobs = Mutex::new(jobs);

@@ -70,6 +70,9 @@ pub enum LayerError {
 impl LayerError {
     /// Whether the layer itself is at fault, and not this machine: asking the same source again is of no use.
     pub fn is_bad_input(&self) -> bool {
-        matches!(self, Self::Truncated { .. } | Self::Invalid { .. } | Self::DigestMismatch { .. } | Self::SizeMismatch { .. })
+        matches!(
+            self,
+            Self::Truncated { .. } | Self::Invalid { .. } | Self::DigestMismatch { .. } | Self::SizeMismatch { .. }
+        )
     }
 }

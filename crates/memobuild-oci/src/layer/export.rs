@@ -112,7 +112,11 @@ pub fn layer_diff_id(store: &Store, bundle: &BundleId, policy: TimestampPolicy) 
 }
 
 /// Another compression of a layer that is in the store as a blob (`force-compression`): the same tar, the same diff ID.
-pub fn recompress_layer(store: &Store, blob: &Sha256Digest, compression: Compression) -> Result<ExportedLayer, LayerError> {
+pub fn recompress_layer(
+    store: &Store,
+    blob: &Sha256Digest,
+    compression: Compression,
+) -> Result<ExportedLayer, LayerError> {
     const RECOMPRESSED: &str = "oci.recompressed.v1";
     let (kind, level) = compression.tag();
     let key = KeyHasher::new(RECOMPRESSED).value(blob).u64(kind).u64(level).finish();

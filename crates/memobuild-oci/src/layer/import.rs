@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use memobuild_store::{BundleWriter, LARGE_FILE, OciBlobWriter, Store};
+use memobuild_store::{BundleWriter, LARGE_FILE, OciBlobWriter, Store, StoreError};
 use memobuild_tree::{BundleId, Diff, Sha256Digest};
 use sha2::{Digest as _, Sha256};
 
@@ -37,8 +37,8 @@ pub struct ImportedLayer {
     pub bundle: BundleId,
     /// SHA-256 of the uncompressed tar.
     pub diff_id: Sha256Digest,
-    /// SHA-256 and size in bytes of the blob as it was read.
-    pub blob: (Sha256Digest, u64),
+    /// SHA-256 and size in bytes of the blob as it was read: known where it was checked or kept.
+    pub blob: Option<(Sha256Digest, u64)>,
     /// OCI media type, by what the bytes are.
     pub media_type: &'static str,
 }
@@ -67,9 +67,6 @@ pub fn import_layer(
         entry: None,
     })?;
     let bundle = writer.finish(&done.diff)?;
-    if let Some(kept) = done.kept {
-        kept.finish(Some(done.blob.0))?;
-    }
     Ok(ImportedLayer { bundle, diff_id: done.diff_id, blob: done.blob, media_type })
 }
 
@@ -77,9 +74,10 @@ pub fn import_layer(
 pub(super) struct ReadArchive {
     pub(super) diff: Diff,
     pub(super) diff_id: Sha256Digest,
-    pub(super) blob: (Sha256Digest, u64),
+    pub(super) blob: Option<(Sha256Digest, u64)>,
+    /// Bytes read.
+    pub(super) read: u64,
     pub(super) packing: Packing,
-    pub(super) kept: Option<OciBlobWriter>,
 }
 
 /// The pipeline itself: bytes to a diff whose contents are in `writer`.
@@ -94,28 +92,39 @@ pub(super) fn read_archive(
     let (Some(to_hash), Some(to_parse)) = (ends.pop(), ends.pop()) else {
         return Err(LayerError::Read(io::Error::other("no pipe")));
     };
-    let mut source = Source { reader, hasher: Sha256::new(), count: 0, limit: expected.map(|(_, size)| size), keep };
+    // A blob that is kept is hashed by the store.
+    let hasher = (keep.is_none() && expected.is_some()).then(Sha256::new);
+    let mut source = Source { reader, hasher, count: 0, limit: expected.map(|(_, size)| size), keep };
     let (unpacked, diff_id, parsed) = thread::scope(|scope| {
         let hash = scope.spawn(move || hash(to_hash));
         let unpack = scope.spawn(|| unpack(&mut source, chunks, expected.is_some()));
         let parsed = parse(ChunkReader::new(to_parse), rules, writer);
         (join(unpack), join(hash), parsed)
     });
-    let blob = (Sha256Digest::from_bytes(source.hasher.finalize().into()), source.count);
     let (packing, complete) = unpacked??;
-    if let Some((digest, size)) = expected
-        && complete
-    {
-        if size != blob.1 {
-            return Err(LayerError::SizeMismatch { expected: size, actual: blob.1 });
-        }
-        if digest != blob.0 {
-            return Err(LayerError::DigestMismatch { what: "digest", expected: digest, actual: blob.0 });
+    let read = source.count;
+    if let Some((_, expected)) = expected.filter(|(_, size)| complete && *size != read) {
+        return Err(LayerError::SizeMismatch { expected, actual: read });
+    }
+    if let (Some(expected), Some(hasher), true) = (expected, source.hasher, complete) {
+        let actual = Sha256Digest::from_bytes(hasher.finalize().into());
+        if actual != expected.0 {
+            return Err(LayerError::DigestMismatch { what: "digest", expected: expected.0, actual });
         }
     }
+    let sound = packing.is_ok() && parsed.is_ok();
+    let mut blob = expected;
+    if let (Some(keep), true) = (source.keep, complete && (sound || expected.is_some())) {
+        // What was announced is kept, and a wrong digest found out, even where the archive in it is of no use.
+        blob = Some(keep.finish(expected.map(|(digest, _)| digest)).map_err(|e| match e {
+            StoreError::DigestMismatch { expected, actual, .. } => {
+                LayerError::DigestMismatch { what: "digest", expected, actual }
+            }
+            other => other.into(),
+        })?);
+    }
     let (packing, diff) = (packing?, parsed?);
-    let kept = source.keep;
-    Ok(ReadArchive { diff, diff_id: diff_id?, blob, packing, kept })
+    Ok(ReadArchive { diff, diff_id: diff_id?, blob, read, packing })
 }
 
 fn join<T>(handle: thread::ScopedJoinHandle<'_, T>) -> Result<T, LayerError> {
@@ -154,7 +163,7 @@ fn unpack<R: Read>(source: &mut Source<R>, chunks: Chunks, check: bool) -> Unpac
 /// The blob on its way in: hashed, counted, kept.
 struct Source<R> {
     reader: R,
-    hasher: Sha256,
+    hasher: Option<Sha256>,
     count: u64,
     limit: Option<u64>,
     keep: Option<OciBlobWriter>,
@@ -168,7 +177,9 @@ impl<R: Read> Read for Source<R> {
         }
         let count = self.reader.read(out)?;
         let bytes = out.get(..count).unwrap_or_default();
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.count += count as u64;
         if let Some(keep) = &mut self.keep {
             keep.write_all(bytes)?;

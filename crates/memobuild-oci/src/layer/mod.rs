@@ -8,12 +8,15 @@ mod apply;
 pub mod archive;
 mod build;
 mod compress;
-mod decompress;
+pub(crate) mod decompress;
 mod error;
 mod export;
 mod import;
 mod pipe;
 pub(crate) mod tar;
+
+#[cfg(test)]
+mod tests;
 
 pub use apply::apply_layer;
 pub use compress::Compression;

@@ -1,17 +1,14 @@
-//! Registries: pulls over the OCI distribution API.
-#![allow(missing_docs, unused_variables, clippy::todo)]
-#[derive(Debug, Clone, Default)]
-pub struct RegistryOptions {
-    /** hosts spoken to over plain http or with unchecked certificates */
-    pub insecure: Vec<String>,
-    /** stands in for docker.io (MEMOBUILD_REGISTRY_MIRROR) */
-    pub mirrors: Vec<(String, String)>,
-}
-/// The connections and tokens; cheap to clone, one for a build.
-#[derive(Debug, Clone)]
-pub struct Registries(());
-impl Registries {
-    pub fn new(options: RegistryOptions) -> Self {
-        todo!()
-    }
-}
+//! Registries: pulls over the OCI distribution API (distribution-spec 1.1, "Pull").
+//!
+//! In: references. Out: manifests' bytes, and blobs in the store, both verified by digest. Called by [`crate::image`].
+//! Broken downloads go on where they stopped; only transient failures are tried again. Never pushes.
+
+mod auth;
+mod client;
+mod credentials;
+mod error;
+mod retry;
+pub(crate) mod tls;
+
+pub use client::{FetchedManifest, Registries, RegistryOptions};
+pub use error::RegistryError;

@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn damaged_records_are_refused() {
-        for bad in ["5 a=b", "x a=b\n", "99999 a=b\n", "3 a\n", "0 a=b\n", "6 =bc\n", "99999999999999999999 a=b\n", "7 path\n"] {
+        for bad in
+            ["5 a=b", "x a=b\n", "99999 a=b\n", "3 a\n", "0 a=b\n", "6 =bc\n", "99999999999999999999 a=b\n", "7 path\n"]
+        {
             assert!(records(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(records(b"10 path=\0\0\n").is_err());

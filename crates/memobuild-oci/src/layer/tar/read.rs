@@ -3,7 +3,7 @@
 //! In: any `Read` of an uncompressed archive. Out: [`Entry`]s, and each one's data through `Read` on the reader itself.
 //! Memory is bounded whatever the archive says: names and extended headers over 1 MiB are refused, data are streamed.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use super::{
     header::{BLOCK, Block, Format, until_nul},
@@ -90,6 +90,7 @@ pub(crate) struct TarReader<R> {
     left: u64,
     padding: u64,
     sparse: Option<Sparse>,
+    skip: fn(&mut R, u64) -> io::Result<u64>,
 }
 
 struct Sparse {
@@ -101,7 +102,13 @@ struct Sparse {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, offset: 0, entry_offset: 0, left: 0, padding: 0, sparse: None }
+        let skip = |inner: &mut R, count| io::copy(&mut inner.take(count), &mut io::sink());
+        Self { inner, offset: 0, entry_offset: 0, left: 0, padding: 0, sparse: None, skip }
+    }
+
+    /// Bytes of the stream read so far: after [`TarReader::next`], where the entry's stored data start.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The stream behind the last entry read.
@@ -175,7 +182,9 @@ impl<R: Read> TarReader<R> {
         };
         let mut rdev = (0, 0);
         if matches!(kind, EntryKind::Char | EntryKind::Block) && block.format() != Format::V7 {
-            let part = |at| block.number(at, 8).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad("damaged device number"));
+            let part = |at| {
+                block.number(at, 8).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad("damaged device number"))
+            };
             rdev = (part(329)?, part(337)?);
         }
         let file = kind == EntryKind::File;
@@ -291,7 +300,10 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip(&mut self, count: u64) -> Result<(), LayerError> {
-        let skipped = io::copy(&mut (&mut self.inner).take(count), &mut io::sink()).map_err(LayerError::Read)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let skipped = (self.skip)(&mut self.inner, count).map_err(LayerError::Read)?;
         self.offset += skipped;
         if skipped < count {
             return Err(LayerError::Truncated { offset: self.entry_offset });
@@ -313,6 +325,17 @@ impl<R: Read> TarReader<R> {
         self.left -= count as u64;
         self.offset += count as u64;
         Ok(count)
+    }
+}
+
+impl<R: Read + Seek> TarReader<R> {
+    /// A reader that jumps over data that nobody reads. Data that lack at the end are then not missed.
+    pub(crate) fn seeking(inner: R) -> Self {
+        let skip = |inner: &mut R, count: u64| {
+            let by = i64::try_from(count).map_err(io::Error::other)?;
+            inner.seek(SeekFrom::Current(by)).map(|_| count)
+        };
+        Self { skip, ..Self::new(inner) }
     }
 }
 

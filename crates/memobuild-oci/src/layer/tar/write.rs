@@ -79,7 +79,9 @@ impl<W: Write> TarWriter<W> {
             let most = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let buffer = self.buffer.get_mut(..most).unwrap_or_default();
             let count = match from.read(buffer) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its header says")),
+                Ok(0) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its header says"));
+                }
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
@@ -143,7 +145,8 @@ fn ascii(text: &[u8]) -> Vec<u8> {
 /// Puts text into a field, cut to fit. A name that is cut must not end in a slash, or it reads as a directory.
 fn put(block: &mut [u8; BLOCK], at: usize, length: usize, text: &[u8]) {
     let cut = text.get(..length.min(text.len())).unwrap_or_default();
-    let end = if cut.len() < text.len() { cut.iter().rposition(|b| *b != b'/').map_or(0, |i| i + 1) } else { cut.len() };
+    let end =
+        if cut.len() < text.len() { cut.iter().rposition(|b| *b != b'/').map_or(0, |i| i + 1) } else { cut.len() };
     let text = cut.get(..end).unwrap_or_default();
     if let Some(field) = block.get_mut(at..at + text.len()) {
         field.copy_from_slice(text);
@@ -195,7 +198,10 @@ fn block(header: &Header<'_>) -> io::Result<[u8; BLOCK]> {
 /// The header before the records of an entry, named as Go names it.
 fn extended(path: &[u8], size: usize) -> io::Result<[u8; BLOCK]> {
     if size > 1 << 20 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "names and extended attributes of one file over 1 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "names and extended attributes of one file over 1 MiB",
+        ));
     }
     let path = path.strip_suffix(b"/").unwrap_or(path);
     let split = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);

@@ -1,0 +1,363 @@
+//! An image to build upon, whose layers are fetched and imported when they are needed.
+
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use memobuild_image::{Descriptor, ImageConfig, Index, Platform, media};
+use memobuild_store::{Ref, Store};
+use memobuild_tree::{BundleId, KeyHasher, Sha256Digest, Tree};
+
+use super::{
+    BaseLayer, ImageError, ImageSource, Pick, Progress, StoredImage, choose, docker_archive,
+    place::{Opened, Place, TarFile},
+};
+use crate::{
+    layer::{
+        Compression, Expected, LayerError, TimestampPolicy, apply_layer, decompress::Sniffed, export_layer,
+        import_layer,
+    },
+    registry::Registries,
+};
+
+/// Records of imported layers: diff ID to bundle. A layer's diff does not depend on those below it, so the diff ID
+/// alone is key enough.
+const IMPORTED: &str = "oci.imported.v1";
+
+/// An image, its config read and its layers named. Nothing of the layers has been fetched by then.
+#[derive(Debug)]
+pub struct BaseImage {
+    /// The config, byte for byte.
+    pub config_bytes: Vec<u8>,
+    /// The config, read.
+    pub config: ImageConfig,
+    /// What it runs on, as its config says.
+    pub platform: Platform,
+    /// Digest of the manifest; of the config where the source has no manifests (docker archives, own images).
+    pub manifest: Sha256Digest,
+    /// Digest of what the reference itself names: the index where there is one.
+    pub pinned: Sha256Digest,
+    /// Layers, lowest first, as the source describes them.
+    pub layers: Vec<BaseLayer>,
+    name: String,
+    store: Store,
+    place: Place,
+    /// For docker archives: the layers' files.
+    files: Vec<String>,
+    /// Bundles by layer; the lock makes two threads wait for one import.
+    imported: Vec<Mutex<Option<BundleId>>>,
+}
+
+/// Opens an image: reads what names its layers, and no layer.
+pub fn open(
+    source: &ImageSource,
+    platform: &Platform,
+    store: &Store,
+    registries: &Registries,
+) -> Result<BaseImage, ImageError> {
+    match source {
+        ImageSource::Path { path, pick } => open_path(path, pick, platform, store),
+        ImageSource::Registry(reference) => {
+            let fetched = registries.manifest(reference)?;
+            let root = Descriptor::new(&fetched.media_type, fetched.digest, fetched.bytes.len() as u64);
+            let place = Place::Registry(registries.clone(), reference.clone());
+            from_manifest(place, &root, Some(fetched.bytes), platform, store)
+        }
+        ImageSource::Stored(reference) => {
+            let image =
+                StoredImage::by_tag(store, reference)?.ok_or_else(|| ImageError::NotStored(reference.clone()))?;
+            from_stored(&image, &reference.familiar(), store)
+        }
+    }
+}
+
+/// The image of a record.
+pub fn from_stored(image: &StoredImage, name: &str, store: &Store) -> Result<BaseImage, ImageError> {
+    let config_bytes = Place::Store.document(&image.config, store)?;
+    let config = parse_config(&Place::Store, &config_bytes)?;
+    let manifest = image.manifest.as_ref().map_or(image.config.digest, |m| m.digest);
+    let mut base =
+        BaseImage::new(Place::Store, name.into(), config, config_bytes, manifest, image.layers.clone(), store);
+    base.check()?;
+    base.pinned = manifest;
+    Ok(base)
+}
+
+fn open_path(path: &Path, pick: &Pick, platform: &Platform, store: &Store) -> Result<BaseImage, ImageError> {
+    let meta = std::fs::metadata(path).map_err(|source| ImageError::Io { path: path.to_path_buf(), source })?;
+    let place = match meta.is_dir() {
+        true => Place::Dir(path.to_path_buf()),
+        false => Place::Tar(Arc::new(TarFile::open(path, store)?)),
+    };
+    if let Some(bytes) = place.read_file("index.json")? {
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| place.invalid("index.json", &e.to_string()))?;
+        let (root, bytes) = choose::from_layout(&place, &index, pick, store)?;
+        return from_manifest(place, &root, bytes, platform, store);
+    }
+    if place.open_file("manifest.json")?.is_none() {
+        let why = "neither an OCI layout (index.json) nor a docker archive (manifest.json)".into();
+        return Err(ImageError::NotAnImage { path: path.to_path_buf(), why });
+    }
+    let found = docker_archive::find(&place, pick, platform)?;
+    let layers =
+        found.config.rootfs.diff_ids.iter().map(|d| BaseLayer { diff_id: *d, blob: None, bundle: None }).collect();
+    let id = Sha256Digest::of(&found.config_bytes);
+    let name = place.shown();
+    let mut base = BaseImage::new(place, name, found.config, found.config_bytes, id, layers, store);
+    base.files = found.layers;
+    base.check()?;
+    Ok(base)
+}
+
+fn from_manifest(
+    place: Place,
+    root: &Descriptor,
+    bytes: Option<Vec<u8>>,
+    platform: &Platform,
+    store: &Store,
+) -> Result<BaseImage, ImageError> {
+    let chosen = choose::for_platform(&place, root, bytes, platform, store)?;
+    let (ids, blobs) = (&chosen.config.rootfs.diff_ids, chosen.manifest.layers);
+    if ids.len() != blobs.len() {
+        let why = format!("the config names {} layers, the manifest {}", ids.len(), blobs.len());
+        return Err(place.invalid("image", &why));
+    }
+    let layer = |(diff_id, mut blob): (&Sha256Digest, Descriptor)| {
+        blob.media_type = media::oci_layer(&blob.media_type).into();
+        BaseLayer { diff_id: *diff_id, blob: Some(blob), bundle: None }
+    };
+    let layers = ids.iter().zip(blobs).map(layer).collect();
+    let name = place.shown();
+    let mut base = BaseImage::new(place, name, chosen.config, chosen.config_bytes, chosen.digest, layers, store);
+    base.pinned = root.digest;
+    Ok(base)
+}
+
+fn parse_config(place: &Place, bytes: &[u8]) -> Result<ImageConfig, ImageError> {
+    serde_json::from_slice(bytes).map_err(|e| place.invalid("config", &e.to_string()))
+}
+
+impl BaseImage {
+    fn new(
+        place: Place,
+        name: String,
+        config: ImageConfig,
+        config_bytes: Vec<u8>,
+        manifest: Sha256Digest,
+        layers: Vec<BaseLayer>,
+        store: &Store,
+    ) -> Self {
+        let imported = layers.iter().map(|l| Mutex::new(l.bundle)).collect();
+        Self {
+            platform: config.platform.clone(),
+            config,
+            config_bytes,
+            manifest,
+            pinned: manifest,
+            layers,
+            name,
+            store: store.clone(),
+            place,
+            files: Vec::new(),
+            imported,
+        }
+    }
+
+    fn check(&self) -> Result<(), ImageError> {
+        let ids: Vec<_> = self.layers.iter().map(|l| l.diff_id).collect();
+        let files = matches!(self.place, Place::Dir(_) | Place::Tar(_)) && self.files.len() != ids.len();
+        if ids != self.config.rootfs.diff_ids || files {
+            return Err(self.place.invalid("image", "the config names other layers than there are"));
+        }
+        Ok(())
+    }
+
+    /// The image as it was asked for, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bundle of a layer, if it has been imported before: nothing is fetched.
+    pub fn known_layer(&self, layer: usize) -> Result<Option<BundleId>, ImageError> {
+        let Some(slot) = self.imported.get(layer) else { return Err(self.no_layer(layer)) };
+        self.known(layer, &mut slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn known(&self, layer: usize, slot: &mut Option<BundleId>) -> Result<Option<BundleId>, ImageError> {
+        if let Some(bundle) = *slot
+            && self.store.has_bundle(&bundle)
+        {
+            return Ok(Some(bundle));
+        }
+        let diff_id = self.layer(layer)?.diff_id;
+        let found = self.store.record_get(IMPORTED, &key(&diff_id))?;
+        let bundle = found.and_then(|v| <[u8; 32]>::try_from(v.as_slice()).ok()).map(BundleId::from_bytes);
+        *slot = bundle.filter(|b| self.store.has_bundle(b));
+        Ok(*slot)
+    }
+
+    /// The bundle of a layer, fetched and imported now if it never was. `progress` is told bytes of the blob.
+    pub fn ensure_layer(&self, layer: usize, progress: Progress<'_>) -> Result<BundleId, ImageError> {
+        let Some(slot) = self.imported.get(layer) else { return Err(self.no_layer(layer)) };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known(layer, &mut slot)? {
+            return Ok(known);
+        }
+        let BaseLayer { diff_id, blob, .. } = self.layer(layer)?;
+        let (opened, verified) = self.open_layer(layer, progress)?;
+        let blob = blob.as_ref().filter(|_| !verified).map(|b| (b.digest, b.size));
+        let expected = Expected { diff_id: Some(*diff_id), blob };
+        let reader = Counted { reader: opened.reader, read: 0, size: opened.size, progress };
+        let imported = import_layer(reader, &expected, false, &self.store).map_err(|e| self.bad(diff_id, e))?;
+        self.store.record_put(IMPORTED, &key(diff_id), imported.bundle.as_bytes(), &[Ref::Bundle(imported.bundle)])?;
+        *slot = Some(imported.bundle);
+        Ok(imported.bundle)
+    }
+
+    /// The blob of a layer in the store, unchanged where the image came with one (so that it is passed on as it is);
+    /// made with the default compression for layers that are only known as bundles.
+    pub fn ensure_blob(&self, layer: usize, progress: Progress<'_>) -> Result<Descriptor, ImageError> {
+        let BaseLayer { diff_id, blob, .. } = self.layer(layer)?;
+        if let Some(blob) = blob
+            && self.store.oci_blob_path(&blob.digest).is_some()
+        {
+            return Ok(blob.clone());
+        }
+        if blob.is_none() && self.files.is_empty() {
+            let bundle = self.ensure_layer(layer, progress)?;
+            let made = export_layer(&self.store, &bundle, Compression::default(), TimestampPolicy::Keep);
+            let made = made.map_err(|e| self.bad(diff_id, e))?;
+            if made.diff_id != *diff_id {
+                return Err(self.bad(
+                    diff_id,
+                    LayerError::DigestMismatch { what: "diff ID", expected: *diff_id, actual: made.diff_id },
+                ));
+            }
+            return Ok(made.blob);
+        }
+        let (opened, verified) = self.open_layer(layer, progress)?;
+        if let (Some(blob), true) = (blob, verified) {
+            return Ok(blob.clone());
+        }
+        let mut out = self.store.oci_blob_writer()?;
+        let reader = Counted { reader: opened.reader, read: 0, size: opened.size, progress };
+        let io_error = |source| self.bad(diff_id, LayerError::Read(source));
+        let mut source = Sniffed::new(Tee { reader, out: &mut out }).map_err(io_error)?;
+        let packing = source.packing;
+        source.drain().map_err(io_error)?;
+        let (digest, size) = out.finish(blob.as_ref().map(|b| b.digest))?;
+        let media_type = packing.media_type().unwrap_or(media::LAYER);
+        Ok(blob.clone().unwrap_or_else(|| Descriptor::new(media_type, digest, size)))
+    }
+
+    /// All layers applied, imported where they are not yet. Layers are fetched by several threads.
+    pub fn tree(&self, progress: Progress<'_>) -> Result<Tree, ImageError> {
+        self.fetch_all(progress)?;
+        let mut tree = Tree::default();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let bundle = self.ensure_layer(i, progress)?;
+            let diff = self.store.load_bundle(&bundle)?.ok_or(memobuild_store::StoreError::MissingBundle(bundle))?;
+            tree = apply_layer(&tree, &diff).map_err(|source| ImageError::Apply {
+                image: self.name.clone(),
+                diff_id: layer.diff_id,
+                source,
+            })?;
+        }
+        Ok(tree)
+    }
+
+    /// Downloads what is on a registry side by side; importing each is quick beside that. `progress` is told the sum.
+    fn fetch_all(&self, progress: Progress<'_>) -> Result<(), ImageError> {
+        let Place::Registry(registries, reference) = &self.place else { return Ok(()) };
+        let mut wanted = Vec::new();
+        for i in 0..self.layers.len() {
+            if self.known_layer(i)?.is_none() {
+                wanted.extend(self.layer(i)?.blob.clone());
+            }
+        }
+        let total: u64 = wanted.iter().map(|b| b.size).sum();
+        let done: Vec<_> = wanted.iter().map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let fetch = || {
+                use std::sync::atomic::Ordering::Relaxed;
+                while let (i, Some(blob)) = {
+                    let i = next.fetch_add(1, Relaxed);
+                    (i, wanted.get(i))
+                } {
+                    registries.blob(reference, blob, &self.store, &|bytes, _| {
+                        if let Some(slot) = done.get(i) {
+                            slot.store(bytes, Relaxed);
+                        }
+                        progress(done.iter().map(|d| d.load(Relaxed)).sum(), Some(total));
+                    })?;
+                }
+                Ok::<_, ImageError>(())
+            };
+            let workers: Vec<_> = (0..wanted.len().min(4)).map(|_| scope.spawn(fetch)).collect();
+            let panicked = || self.place.invalid("download", "a worker thread panicked");
+            workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| Err(panicked())))
+        })
+    }
+
+    fn open_layer(&self, layer: usize, progress: Progress<'_>) -> Result<(Opened, bool), ImageError> {
+        let described = self.layer(layer)?;
+        if let Some(file) = self.files.get(layer) {
+            let opened = self.place.open_file(file)?;
+            return Ok((opened.ok_or_else(|| self.place.invalid(file, "it is not there"))?, false));
+        }
+        let blob = described.blob.as_ref();
+        let blob =
+            blob.ok_or_else(|| self.place.invalid(&described.diff_id.to_string(), "the layer is not in the store"))?;
+        self.place.open_blob(blob, &self.store, progress)
+    }
+
+    fn layer(&self, layer: usize) -> Result<&BaseLayer, ImageError> {
+        self.layers.get(layer).ok_or_else(|| self.no_layer(layer))
+    }
+
+    fn no_layer(&self, layer: usize) -> ImageError {
+        self.place.invalid("image", &format!("there is no layer {layer}"))
+    }
+
+    fn bad(&self, diff_id: &Sha256Digest, source: LayerError) -> ImageError {
+        ImageError::Layer { image: self.name.clone(), diff_id: *diff_id, source: Box::new(source) }
+    }
+}
+
+fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
+    KeyHasher::new(IMPORTED).value(diff_id).finish()
+}
+
+/// Tells how far reading has come.
+struct Counted<'a> {
+    reader: Box<dyn Read + Send>,
+    read: u64,
+    size: u64,
+    progress: Progress<'a>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(out)?;
+        self.read += count as u64;
+        (self.progress)(self.read, Some(self.size));
+        Ok(count)
+    }
+}
+
+/// Writes down what is read.
+struct Tee<'a, R> {
+    reader: R,
+    out: &'a mut memobuild_store::OciBlobWriter,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(out)?;
+        self.out.write_all(out.get(..count).unwrap_or_default())?;
+        Ok(count)
+    }
+}

@@ -1,0 +1,34 @@
+//! When to try again, and how long to wait.
+
+use std::{thread, time::Duration};
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(5);
+/// Failures in a row, without a byte of progress between them, that end it.
+const ATTEMPTS: u32 = 7;
+
+/// Counts failures in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// After progress the count starts anew.
+    pub(crate) fn progress(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits and says that another attempt may be made, or says that there have been enough. The wait doubles from
+    /// 100 ms to 5 s; a server's own wish (`Retry-After`) counts if it is longer, up to 30 s.
+    pub(crate) fn again(&mut self, wished: Option<Duration>) -> bool {
+        self.failures += 1;
+        if self.failures >= ATTEMPTS {
+            return false;
+        }
+        let own = (FIRST * 2u32.saturating_pow(self.failures - 1)).min(LONGEST);
+        let wished = wished.unwrap_or_default().min(Duration::from_secs(30));
+        thread::sleep(own.max(wished));
+        true
+    }
+}
