@@ -17,11 +17,23 @@
 //! | `sys` | raw system calls; the only place with `unsafe` |
 #![deny(unsafe_code)]
 
+mod channel;
+mod compose;
 mod contents;
 pub mod doctor;
 mod error;
+mod fuse;
+mod harvest;
+mod ids;
+mod launch;
+mod run;
 mod sandbox;
+mod served;
+mod server;
+mod spec;
 mod step;
+mod sys;
+mod wire;
 
 pub use contents::{Contents, ReadAt};
 pub use error::SandboxError;

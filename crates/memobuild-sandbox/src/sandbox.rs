@@ -1,10 +1,25 @@
 //! Chooses the mode, starts the sandbox server once, runs steps.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use memobuild_tree::Tree;
 
 use crate::{
+    compose::{self, Lowers},
     contents::Contents,
     error::SandboxError,
+    ids::Ids,
+    launch::ServerHandle,
+    run::{self, Job},
+    served::View,
     step::{Cancel, Outcome, Output, Step},
 };
 
@@ -26,6 +41,18 @@ pub enum ModeChoice {
     Chroot,
 }
 
+impl ModeChoice {
+    /// As `--sandbox` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Traced => "traced",
+            Self::Exact => "exact",
+            Self::Chroot => "chroot",
+        }
+    }
+}
+
 /// How steps are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModeKind {
@@ -35,6 +62,17 @@ pub enum ModeKind {
     Exact,
     /// A laid-out tree, chroot, and a scan afterwards; no namespaces.
     Chroot,
+}
+
+impl ModeKind {
+    /// As `--sandbox` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Traced => "traced",
+            Self::Exact => "exact",
+            Self::Chroot => "chroot",
+        }
+    }
 }
 
 /// What owners a step can give files; part of cache keys.
@@ -91,17 +129,161 @@ impl SandboxConfig {
 #[derive(Debug)]
 pub struct Sandbox {
     config: SandboxConfig,
+    /// Empty until the first use.
+    chosen: Mutex<Option<Arc<Chosen>>>,
+    steps: AtomicU64,
+}
+
+/// What was found to work.
+#[derive(Debug)]
+struct Chosen {
+    mode: Mode,
+    server: ServerHandle,
+    /// Whether overlay takes `datadir+`.
+    datadir: bool,
+}
+
+/// Says nothing to nobody.
+struct Silent;
+
+impl Output for Silent {
+    fn write(&self, _stream: crate::step::Stream, _bytes: &[u8]) {}
 }
 
 impl Sandbox {
     /// Nothing is started or probed yet.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        Ok(Self { config })
+        Ok(Self { config, chosen: Mutex::new(None), steps: AtomicU64::new(0) })
     }
 
     /// The mode in use; probes the machine and starts the server if that was not done yet.
     pub fn mode(&self) -> Result<Mode, SandboxError> {
-        Err(SandboxError::Unavailable { asked: "auto", reason: format!("{:?}", self.config.mode) })
+        self.chosen().map(|chosen| chosen.mode.clone())
+    }
+
+    fn chosen(&self) -> Result<Arc<Chosen>, SandboxError> {
+        let mut slot = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chosen) = &*slot {
+            return Ok(chosen.clone());
+        }
+        let chosen = Arc::new(self.choose()?);
+        *slot = Some(chosen.clone());
+        Ok(chosen)
+    }
+
+    /// Tries what could work, best first, and takes the first that does.
+    fn choose(&self) -> Result<Chosen, SandboxError> {
+        let scratch = &self.config.scratch;
+        std::fs::create_dir_all(scratch)
+            .map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
+        let mut reasons: Vec<String> = Vec::new();
+        let mut server = None;
+        for (kind, ids) in self.candidates(&mut reasons) {
+            match self.try_candidate(kind, &ids, &mut server) {
+                Ok(datadir) => {
+                    let Some(server) = server else { continue };
+                    let mode = Mode { kind, ownership: ids.class(), why: why(kind, &ids, &reasons) };
+                    return Ok(Chosen { mode, server, datadir });
+                }
+                Err(e) => reasons.push(format!("{} with {}: {e}", kind.name(), ids.name())),
+            }
+        }
+        Err(SandboxError::Unavailable { asked: self.config.mode.name(), reason: reasons.join("; ") })
+    }
+
+    fn candidates(&self, reasons: &mut Vec<String>) -> Vec<(ModeKind, Ids)> {
+        let root = rustix::process::geteuid().is_root();
+        let mut ids = Vec::new();
+        if root {
+            ids.push(Ids::HOST);
+        }
+        match Ids::ranges() {
+            Ok(ranges) if self.config.subids => ids.push(ranges),
+            Ok(_) => {}
+            Err(why) => reasons.push(why),
+        }
+        ids.push(Ids::SINGLE);
+        let mut out = Vec::new();
+        for kind in [ModeKind::Traced, ModeKind::Exact] {
+            if self.config.mode == ModeChoice::Auto || self.config.mode.name() == kind.name() {
+                out.extend(ids.iter().map(|ids| (kind, ids.clone())));
+            }
+        }
+        out
+    }
+
+    /// Sets a root up without running anything in it. The server stays for the next candidate where ids are the same.
+    fn try_candidate(
+        &self,
+        kind: ModeKind,
+        ids: &Ids,
+        server: &mut Option<ServerHandle>,
+    ) -> Result<bool, SandboxError> {
+        if server.as_ref().is_none_or(|s| s.ids != *ids) {
+            *server = None;
+            *server = Some(ServerHandle::start(&self.config.init_program, ids.clone())?);
+        }
+        let Some(server) = server else { return Err(SandboxError::Helper("no server".into())) };
+        self.remove_leftovers(server)?;
+        let contents: Arc<dyn Contents> = Arc::new(NoContents);
+        let mut datadir = self.config.datadir && kind == ModeKind::Traced;
+        loop {
+            let (number, dir) = self.step_dir()?;
+            let step = Step::new(Tree::default(), Vec::new());
+            let view = View::of(&step)?;
+            let chain = dir.join("lower");
+            let laid_out;
+            let lowers = if kind == ModeKind::Traced {
+                Lowers::Fuse { data: datadir.then_some(dir.as_path()) }
+            } else {
+                let made = std::fs::create_dir(&chain);
+                made.map_err(|source| SandboxError::Scratch { path: chain.clone(), source })?;
+                laid_out = [vec![chain.as_os_str().as_bytes().into()]];
+                Lowers::LaidOut(&laid_out)
+            };
+            let mut spec = compose::spec(&step, &view, &dir, &server.ids, &lowers)?;
+            spec.probe = true;
+            let (cancel, output) = (Cancel::new(), Silent);
+            let job = Job {
+                spec: &spec,
+                dir: &dir,
+                trees: &view.trees,
+                before: &step.root,
+                contents: &contents,
+                output: &output,
+                cancel: &cancel,
+                asked: Instant::now(),
+            };
+            let result = run::run(server, &job);
+            server.remove(&dir)?;
+            let _ = number;
+            match result {
+                Ok(_) => return Ok(datadir),
+                // Kernels before 6.16 refuse the option.
+                Err(SandboxError::Setup { .. }) if datadir => datadir = false,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// A new directory for a step.
+    fn step_dir(&self) -> Result<(u64, PathBuf), SandboxError> {
+        let number = self.steps.fetch_add(1, Ordering::Relaxed);
+        let dir = self.config.scratch.join(format!("{STEP_PREFIX}{number}"));
+        std::fs::create_dir(&dir).map_err(|source| SandboxError::Scratch { path: dir.clone(), source })?;
+        Ok((number, dir))
+    }
+
+    /// A process that was killed leaves the directories of its steps.
+    fn remove_leftovers(&self, server: &ServerHandle) -> Result<(), SandboxError> {
+        let failed = |source| SandboxError::Scratch { path: self.config.scratch.clone(), source };
+        for entry in std::fs::read_dir(&self.config.scratch).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().as_bytes().starts_with(STEP_PREFIX.as_bytes()) {
+                server.remove(&entry.path())?;
+            }
+        }
+        server.finish_removals()
     }
 
     /// Runs a step to its end. Several may run at once.
@@ -112,12 +294,79 @@ impl Sandbox {
         output: &dyn Output,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        let _ = (step, contents, output, cancel);
-        self.mode().map(|_| unreachable!("no mode yet"))
+        let asked = Instant::now();
+        let chosen = self.chosen()?;
+        let (_, dir) = self.step_dir()?;
+        let result = self.run_in(&chosen, step, &dir, contents, output, cancel, asked);
+        chosen.server.remove(&dir)?;
+        result
     }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run_in(
+        &self,
+        chosen: &Chosen,
+        step: &Step,
+        dir: &Path,
+        contents: &Arc<dyn Contents>,
+        output: &dyn Output,
+        cancel: &Cancel,
+        asked: Instant,
+    ) -> Result<Outcome, SandboxError> {
+        let view = View::of(step)?;
+        let lowers = Lowers::Fuse { data: contents.blobs_dir().filter(|_| chosen.datadir) };
+        let spec = compose::spec(step, &view, dir, &chosen.server.ids, &lowers)?;
+        let job = Job {
+            spec: &spec,
+            dir,
+            trees: &view.trees,
+            before: &step.root,
+            contents,
+            output,
+            cancel,
+            asked,
+        };
+        run::run(&chosen.server, &job)
+    }
+}
+
+/// For trees without files.
+struct NoContents;
+
+impl Contents for NoContents {
+    fn open(&self, _digest: &memobuild_tree::ContentDigest) -> std::io::Result<Arc<dyn crate::ReadAt>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+
+    fn native(&self, _digest: &memobuild_tree::ContentDigest, _size: u64) -> Option<PathBuf> {
+        None
+    }
+
+    fn blobs_dir(&self) -> Option<&Path> {
+        None
+    }
+
+    fn put_small(&self, _bytes: &[u8]) -> std::io::Result<memobuild_tree::ContentDigest> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn put_large(&self, _tmp: &Path, _digest: memobuild_tree::ContentDigest, _size: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Names of step directories in scratch.
+const STEP_PREFIX: &str = "step-";
+
+fn why(kind: ModeKind, ids: &Ids, refused: &[String]) -> String {
+    let mut text = format!("{} with {}", kind.name(), ids.name());
+    if let Some(last) = refused.last() {
+        text.push_str(&format!(" (not better: {last})"));
+    }
+    text
 }
 
 /// The sandbox server: what the program does when its first argument is [`SANDBOX_INIT_ARG`].
 pub fn init_main() -> ! {
-    std::process::exit(1)
+    crate::sys::exit_now(crate::server::main())
 }

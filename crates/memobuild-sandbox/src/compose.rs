@@ -1,0 +1,163 @@
+//! From a step and its view to the spec that the server gets.
+
+use std::{os::unix::ffi::OsStrExt, path::Path};
+
+use memobuild_tree::Meta;
+
+use crate::{
+    error::SandboxError,
+    harvest::walk::OWNER_XATTR,
+    ids::Ids,
+    served::{From, View},
+    spec::{Bytes, MountSpec, RootMeta, Source, Spec},
+    step::{Network, Security, Step, Ulimit},
+};
+
+/// Docker's and BuildKit's size of /dev/shm.
+const DEFAULT_SHM: u64 = 64 << 20;
+const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where a step's trees lie: served, or laid out as chains of directories, uppermost first.
+pub(crate) enum Lowers<'a> {
+    /// Tree N is `fuse/N` in the step's directory; large blobs are read from the given directory, if any.
+    Fuse { data: Option<&'a Path> },
+    /// Tree N is the N-th chain.
+    LaidOut(&'a [Vec<Bytes>]),
+}
+
+/// The ids a step runs as, given which ids there are.
+fn ids_of(step: &Step, ids: &Ids) -> Result<(u32, u32, Vec<u32>), SandboxError> {
+    if ids.single() {
+        // Only root exists: the step runs as root and its files are told apart by what it asks for.
+        return Ok((0, 0, Vec::new()));
+    }
+    let user = &step.user;
+    let limit = ids.limit();
+    if let Some(id) = [user.uid, user.gid].iter().chain(&user.groups).find(|id| **id >= limit && limit != u32::MAX) {
+        return Err(SandboxError::Unsupported(format!(
+            "id {id} is beyond the {limit} ids that /etc/subuid and /etc/subgid give this user"
+        )));
+    }
+    Ok((user.uid, user.gid, user.groups.clone()))
+}
+
+/// `RLIMIT_*` numbers by the names that `--ulimit` takes.
+fn resource(limit: &Ulimit) -> Result<(u32, u64, u64), SandboxError> {
+    let number = match limit.name.as_str() {
+        "cpu" => libc::RLIMIT_CPU,
+        "fsize" => libc::RLIMIT_FSIZE,
+        "data" => libc::RLIMIT_DATA,
+        "stack" => libc::RLIMIT_STACK,
+        "core" => libc::RLIMIT_CORE,
+        "rss" => libc::RLIMIT_RSS,
+        "nproc" => libc::RLIMIT_NPROC,
+        "nofile" => libc::RLIMIT_NOFILE,
+        "memlock" => libc::RLIMIT_MEMLOCK,
+        "as" => libc::RLIMIT_AS,
+        "locks" => libc::RLIMIT_LOCKS,
+        "sigpending" => libc::RLIMIT_SIGPENDING,
+        "msgqueue" => libc::RLIMIT_MSGQUEUE,
+        "nice" => libc::RLIMIT_NICE,
+        "rtprio" => libc::RLIMIT_RTPRIO,
+        "rttime" => libc::RLIMIT_RTTIME,
+        other => return Err(SandboxError::Unsupported(format!("unknown resource limit {other:?}"))),
+    };
+    Ok((number as u32, limit.soft, limit.hard))
+}
+
+fn environment(step: &Step) -> Vec<Bytes> {
+    let mut env: Vec<Bytes> = step.env.iter().map(|e| e.as_slice().into()).collect();
+    let has = |env: &[Bytes], name: &[u8]| env.iter().any(|e| e.starts_with(name));
+    if !has(&env, b"PATH=") {
+        env.push(DEFAULT_PATH.into());
+    }
+    if !has(&env, b"HOME=") {
+        let home: &[u8] = if step.user.uid == 0 { b"HOME=/root" } else { b"HOME=/" };
+        env.push(home.into());
+    }
+    env
+}
+
+fn root_meta(meta: &Meta, ids: &Ids) -> RootMeta {
+    let (owner, true_owner) = ids.view().show(meta.uid, meta.gid);
+    let mut xattrs: Vec<(Bytes, Bytes)> = Vec::new();
+    for (name, value) in meta.xattrs.iter().flat_map(|x| x.iter()) {
+        if name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") {
+            xattrs.push((name.clone(), value.clone()));
+        }
+    }
+    if !true_owner {
+        let value = format!("{}:{}", meta.uid, meta.gid).into_bytes();
+        xattrs.push((OWNER_XATTR.into(), value.into()));
+    }
+    RootMeta { mode: meta.mode, owner, mtime: (meta.mtime.secs, meta.mtime.nanos), xattrs }
+}
+
+/// The spec of a step in the given scratch directory.
+pub(crate) fn spec(
+    step: &Step,
+    view: &View,
+    dir: &Path,
+    ids: &Ids,
+    lowers: &Lowers<'_>,
+) -> Result<Spec, SandboxError> {
+    let (fuse, data) = match lowers {
+        Lowers::Fuse { data } => (true, *data),
+        Lowers::LaidOut(_) => (false, None),
+    };
+    let bytes = |path: &Path| -> Bytes { path.as_os_str().as_bytes().into() };
+    let tree_dirs = |tree: usize| -> Vec<Bytes> {
+        match lowers {
+            Lowers::Fuse { .. } => vec![bytes(&dir.join("fuse").join(tree.to_string()))],
+            Lowers::LaidOut(chains) => chains.get(tree).cloned().unwrap_or_default(),
+        }
+    };
+    let mut mounts = Vec::new();
+    for (number, point) in view.points.iter().enumerate() {
+        let read_only = libc::MOUNT_ATTR_RDONLY;
+        let source = match &point.from {
+            From::Side { name } => {
+                let confined = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+                let attributes = read_only | confined;
+                Source::Bind { path: bytes(&dir.join("side").join(name)), attributes }
+            }
+            From::Tree { tree, path, writable, .. } => {
+                let dirs = tree_dirs(*tree);
+                match (dirs.as_slice(), writable) {
+                    ([only], false) => {
+                        let at = if path == b"/" { only.to_vec() } else { [only, path.as_slice()].concat() };
+                        Source::Bind { path: at.into(), attributes: read_only }
+                    }
+                    _ => Source::Scratch { lowers: dirs, number: number as u32, below: path.as_slice().into() },
+                }
+            }
+            From::Host { path, writable } => Source::Bind {
+                path: path.as_slice().into(),
+                attributes: if *writable { 0 } else { read_only },
+            },
+            From::Tmpfs { size } => Source::Tmpfs { size: *size },
+        };
+        mounts.push(MountSpec { target: point.target.as_slice().into(), source });
+    }
+    Ok(Spec {
+        dir: bytes(dir),
+        fuse,
+        lowers: tree_dirs(0),
+        data: data.map(bytes),
+        root: root_meta(step.root.root().meta(), ids),
+        side: view.side.clone(),
+        mounts,
+        argv: step.argv.iter().map(|a| a.as_slice().into()).collect(),
+        env: environment(step),
+        cwd: step.cwd.as_slice().into(),
+        ids: ids_of(step, ids)?,
+        hostname: view.hostname.as_slice().into(),
+        no_network: step.network == Network::None,
+        shm_size: step.shm_size.unwrap_or(DEFAULT_SHM),
+        limits: step.ulimits.iter().map(resource).collect::<Result<_, _>>()?,
+        insecure: step.security == Security::Insecure,
+        single: ids.single(),
+        id_limit: ids.limit(),
+        probe: false,
+    })
+}

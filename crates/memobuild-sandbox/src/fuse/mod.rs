@@ -1,0 +1,8 @@
+//! Serves trees from memory over FUSE, as the lower side of a step's overlay and as its bind mounts.
+
+mod nodes;
+pub(crate) mod recorder;
+mod serve;
+
+pub(crate) use nodes::{Export, OwnerView};
+pub(crate) use serve::{Served, Server};

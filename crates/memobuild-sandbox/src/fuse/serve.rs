@@ -1,0 +1,378 @@
+//! The server's answers.
+//!
+//! What makes FUSE a good lower side for overlayfs: OPEN and OPENDIR are answered ENOSYS (the kernel then keeps the page
+//! cache and asks for uncached pages only), everything lives for ever in the kernel's caches, absent names included.
+//! Any failure here (content that cannot be read, a name out of range) stops the step: a program may take EIO for "not
+//! there" and go on.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use fuser::{
+    Config, Errno, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session,
+    SessionACL,
+};
+use memobuild_tree::{ContentDigest, File, Node};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::{
+    nodes::{Export, Known, Nodes, OwnerView},
+    recorder::Recorder,
+};
+use crate::{
+    contents::{Contents, ReadAt},
+    harvest::walk::OWNER_XATTR,
+};
+
+/// Trees don't change while they are served.
+const FOREVER: Duration = Duration::from_secs(1_000_000_000);
+
+/// Threads that answer. One would do but for reads that wait for a disk or a network.
+const THREADS: usize = 2;
+
+/// Contents kept open between reads.
+const OPEN_CONTENTS: usize = 64;
+
+/// Longest attribute value that is served, as the kernel's limit (XATTR_SIZE_MAX).
+const MAX_XATTR: usize = 65536;
+
+/// What the serving threads and the thread that runs the step share.
+struct Shared {
+    nodes: Mutex<Nodes>,
+    open: Mutex<HashMap<ContentDigest, Arc<dyn ReadAt>>>,
+    contents: Arc<dyn Contents>,
+    recorder: Arc<Recorder>,
+    failure: Mutex<Option<String>>,
+    ended: AtomicBool,
+    /// Readable once something failed or the session ended.
+    alarm: OwnedFd,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn raise(&self) {
+        // A full counter means that it is readable already.
+        let _ = rustix::io::write(&self.alarm, &1u64.to_ne_bytes());
+    }
+
+    /// Notes the first failure and stops the step.
+    fn fail(&self, why: String) -> Errno {
+        lock(&self.failure).get_or_insert(why);
+        self.recorder.unsure();
+        self.raise();
+        Errno::EIO
+    }
+
+    fn known(&self, number: INodeNo) -> Result<Known, Errno> {
+        let known = lock(&self.nodes).get(number.0).cloned();
+        known.ok_or_else(|| self.fail(format!("the kernel asked for node {number:?}, which was never given out")))
+    }
+
+    fn reader(&self, digest: &ContentDigest) -> Result<Arc<dyn ReadAt>, Errno> {
+        if let Some(reader) = lock(&self.open).get(digest) {
+            return Ok(reader.clone());
+        }
+        let reader = self.contents.open(digest).map_err(|e| self.fail(format!("opening content {digest}: {e}")))?;
+        let mut open = lock(&self.open);
+        if open.len() >= OPEN_CONTENTS {
+            open.clear();
+        }
+        open.insert(*digest, reader.clone());
+        Ok(reader)
+    }
+
+    fn read(&self, file: &File, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let wanted = file.size.saturating_sub(offset).min(u64::from(size)) as usize;
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let reader = self.reader(&file.content)?;
+        let mut buffer = vec![0; wanted];
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match reader.read_at(rest, offset + done as u64) {
+                Ok(0) => return Err(self.fail(format!("content {} is shorter than {}", file.content, file.size))),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.fail(format!("reading content {}: {e}", file.content))),
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// The value of an attribute as the step's overlay sees it.
+    fn xattr(&self, known: &Known, name: &[u8]) -> Option<Vec<u8>> {
+        if let Some(own) = name.strip_prefix(b"user.overlay.") {
+            // An image's own must not steer this overlay.
+            let (b"metacopy" | b"redirect", Node::File(file)) = (own, &known.node) else { return None };
+            if !lock(&self.nodes).native(known.tree) {
+                return None;
+            }
+            let path = self.contents.native(&file.content, file.size)?;
+            let redirect = [b"/", path.as_os_str().as_bytes()].concat();
+            return Some(if own == b"metacopy" { Vec::new() } else { redirect });
+        }
+        let meta = known.node.meta();
+        if name == OWNER_XATTR {
+            let (_, true_owner) = lock(&self.nodes).shown_owner(meta);
+            return (!true_owner).then(|| format!("{}:{}", meta.uid, meta.gid).into_bytes());
+        }
+        let value = meta.xattrs.as_ref()?.get(name)?;
+        (value.len() <= MAX_XATTR).then(|| value.to_vec())
+    }
+
+    fn xattr_names(&self, known: &Known) -> Vec<u8> {
+        let mut list = Vec::new();
+        let meta = known.node.meta();
+        for name in meta.xattrs.iter().flat_map(|x| x.keys()) {
+            if !name.starts_with(b"user.overlay.") && &**name != OWNER_XATTR {
+                list.extend_from_slice(name);
+                list.push(0);
+            }
+        }
+        if !matches!(known.node, Node::Symlink(_)) && !lock(&self.nodes).shown_owner(meta).1 {
+            list.extend_from_slice(OWNER_XATTR);
+            list.push(0);
+        }
+        list
+    }
+}
+
+fn reply_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
+    if size == 0 {
+        reply.size(value.len() as u32);
+    } else if value.len() > size as usize {
+        reply.error(Errno::ERANGE);
+    } else {
+        reply.data(value);
+    }
+}
+
+struct Answers(Arc<Shared>);
+
+impl Filesystem for Answers {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_MAX_PAGES
+            | InitFlags::FUSE_NO_EXPORT_SUPPORT;
+        for flag in wanted.iter() {
+            // Older kernels lack some; all work without.
+            let _ = config.add_capabilities(flag);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut nodes = lock(&self.0.nodes);
+        let number = nodes.child(parent.0, name.as_bytes());
+        if !Nodes::is_top(parent.0) {
+            let node = number.and_then(|n| nodes.get(n)).map(|k| &k.node);
+            self.0.recorder.looked_up(nodes.place(parent.0), name.as_bytes(), node);
+        }
+        match number.map(|n| nodes.attr(n)) {
+            Some(Some(attr)) => reply.entry(&FOREVER, &attr, Generation(0)),
+            // Node 0 with a long life: the kernel remembers that there is nothing.
+            None => match nodes.attr(parent.0) {
+                Some(attr) => reply.entry(&FOREVER, &fuser::FileAttr { ino: INodeNo(0), ..attr }, Generation(0)),
+                None => reply.error(self.0.fail(format!("the kernel looked into unknown node {parent:?}"))),
+            },
+            Some(None) => reply.error(self.0.fail(format!("node {number:?} was lost"))),
+        }
+    }
+
+    fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        match lock(&self.0.nodes).attr(number.0) {
+            Some(attr) => reply.attr(&FOREVER, &attr),
+            None => reply.error(self.0.fail(format!("the kernel asked for unknown node {number:?}"))),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
+        match self.0.known(number).map(|k| k.node) {
+            Ok(Node::Symlink(link)) => {
+                self.0.recorder.followed(lock(&self.0.nodes).place(number.0));
+                reply.data(&link.target);
+            }
+            Ok(_) => reply.error(Errno::EINVAL),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let bytes = self.0.known(number).and_then(|known| match &known.node {
+            Node::File(file) => {
+                self.0.recorder.read(lock(&self.0.nodes).place(number.0));
+                self.0.read(file, offset, size)
+            }
+            _ => Err(Errno::EISDIR),
+        });
+        match bytes {
+            Ok(bytes) => reply.data(&bytes),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdir(&self, _request: &Request, number: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dir = match self.0.known(number).map(|k| k.node) {
+            Ok(Node::Dir(dir)) => dir,
+            Ok(_) => return reply.error(Errno::ENOTDIR),
+            Err(e) => return reply.error(e),
+        };
+        let mut nodes = lock(&self.0.nodes);
+        if offset == 0 {
+            self.0.recorder.listed(nodes.place(number.0));
+        }
+        for (index, name) in [b".".as_slice(), b".."].into_iter().enumerate().skip(offset as usize) {
+            if reply.add(number, index as u64 + 1, FileType::Directory, OsStr::from_bytes(name)) {
+                return reply.ok();
+            }
+        }
+        for (index, (name, node)) in dir.entries().iter().enumerate().skip(offset.saturating_sub(2) as usize) {
+            let kind = match node {
+                Node::Dir(_) => FileType::Directory,
+                Node::File(_) => FileType::RegularFile,
+                Node::Symlink(_) => FileType::Symlink,
+                Node::Special(special) => match special.kind {
+                    memobuild_tree::SpecialKind::Fifo => FileType::NamedPipe,
+                    memobuild_tree::SpecialKind::Char => FileType::CharDevice,
+                    memobuild_tree::SpecialKind::Block => FileType::BlockDevice,
+                },
+            };
+            let Some(child) = nodes.child(number.0, name) else { continue };
+            if reply.add(INodeNo(child), index as u64 + 3, kind, OsStr::from_bytes(name)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.0.recorder.attribute(lock(&self.0.nodes).place(number.0), name.as_bytes());
+        match self.0.known(number).map(|known| self.0.xattr(&known, name.as_bytes())) {
+            Ok(Some(value)) => reply_xattr(reply, &value, size),
+            Ok(None) => reply.error(Errno::ENODATA),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.0.known(number).map(|known| self.0.xattr_names(&known)) {
+            Ok(list) => reply_xattr(reply, &list, size),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// What is served and how.
+pub(crate) struct Served {
+    /// The trees; number N stands in the mount's root under the name N.
+    pub(crate) exports: Vec<Export>,
+    /// How owners look.
+    pub(crate) owners: OwnerView,
+}
+
+impl Server {
+    /// Serves on a FUSE device that is mounted already, until it is unmounted.
+    pub(crate) fn start(
+        device: OwnedFd,
+        served: Served,
+        contents: &Arc<dyn Contents>,
+        recorder: &Arc<Recorder>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            nodes: Mutex::new(Nodes::new(served.exports, served.owners)),
+            open: Mutex::default(),
+            contents: contents.clone(),
+            recorder: recorder.clone(),
+            failure: Mutex::default(),
+            ended: AtomicBool::new(false),
+            alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        let ours = shared.clone();
+        let thread = std::thread::Builder::new().name("memobuild-fuse".into()).spawn(move || {
+            let mut config = Config::default();
+            config.n_threads = Some(THREADS);
+            let session = Session::from_fd(Answers(ours.clone()), device, SessionACL::All, config);
+            let result = session.and_then(Session::run);
+            ours.ended.store(true, Ordering::SeqCst);
+            ours.raise();
+            result
+        })?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Readable when a failure was noted or the server ended.
+    pub(crate) fn alarm(&self) -> BorrowedFd<'_> {
+        self.shared.alarm.as_fd()
+    }
+
+    /// Why the step must stop, if it must: a failure, or the server's end before the step's.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if let Some(why) = lock(&self.shared.failure).clone() {
+            return Some(why);
+        }
+        self.shared.ended.load(Ordering::SeqCst).then(|| "the file server ended before the step".to_owned())
+    }
+
+    /// Waits for the threads, once the mount is gone.
+    pub(crate) fn join(self) -> Result<(), String> {
+        let result = self.thread.join();
+        if let Some(why) = lock(&self.shared.failure).take() {
+            return Err(why);
+        }
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err("a file server thread panicked".to_owned()),
+        }
+    }
+}

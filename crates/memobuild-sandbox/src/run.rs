@@ -1,0 +1,251 @@
+//! Drives one step from the main process: sends it to the server, serves its files, hears its output, takes in its
+//! harvest.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use memobuild_tree::{Diff, Tree};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::{
+    channel::{self, Receiver},
+    contents::Contents,
+    error::SandboxError,
+    fuse::{Export, Served, Server, recorder::Recorder},
+    harvest::assemble::{Assembler, Clock},
+    launch::{Running, ServerHandle},
+    spec::{Event, Spec},
+    step::{Cancel, Exit, Outcome, Output, Stream, Timings},
+};
+
+/// What a step needs besides its spec.
+pub(crate) struct Job<'a> {
+    pub(crate) spec: &'a Spec,
+    /// The step's scratch directory.
+    pub(crate) dir: &'a Path,
+    /// Trees to serve, the root first; unused where trees are laid out.
+    pub(crate) trees: &'a [Tree],
+    /// The tree that the diff is against.
+    pub(crate) before: &'a Tree,
+    pub(crate) contents: &'a Arc<dyn Contents>,
+    pub(crate) output: &'a dyn Output,
+    pub(crate) cancel: &'a Cancel,
+    /// When the caller asked.
+    pub(crate) asked: Instant,
+}
+
+/// What stands at the end of the stream of events.
+enum Verdict {
+    Ended,
+    Error(SandboxError),
+}
+
+struct Driver<'a> {
+    job: &'a Job<'a>,
+    running: Running,
+    recorder: Arc<Recorder>,
+    files: Option<Server>,
+    assembler: Option<Assembler<'a>>,
+    receiver: Receiver,
+    exit: Option<Exit>,
+    started: Option<Instant>,
+    ended: Option<Instant>,
+    verdict: Option<Verdict>,
+    open: [bool; 2],
+    owners: crate::fuse::OwnerView,
+}
+
+/// Runs a step to its end.
+pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Outcome, SandboxError> {
+    let running = server.run(job.spec)?;
+    let mut driver = Driver {
+        job,
+        running,
+        recorder: Arc::default(),
+        files: None,
+        assembler: None,
+        receiver: Receiver::new(),
+        exit: None,
+        started: None,
+        ended: None,
+        verdict: None,
+        open: [true; 2],
+        owners: server.ids.view(),
+    };
+    let looped = driver.drive();
+    driver.finish(looped)
+}
+
+impl Driver<'_> {
+    /// Waits for events until the step's process has gone and all output was read.
+    fn drive(&mut self) -> Result<(), SandboxError> {
+        let mut socket_open = true;
+        while socket_open || self.open != [false; 2] {
+            if self.job.cancel.is_cancelled() {
+                self.stop(SandboxError::Cancelled);
+            } else if let Some(why) = self.files.as_ref().filter(|_| socket_open).and_then(Server::trouble) {
+                self.stop(SandboxError::Serving(why));
+            }
+            let ready = self.wait(socket_open)?;
+            for (index, stream) in [(0, Stream::Stdout), (1, Stream::Stderr)] {
+                if ready.get(index).copied().unwrap_or_default() {
+                    self.read_output(index, stream);
+                }
+            }
+            if ready.get(2).copied().unwrap_or_default() {
+                socket_open = self.hear()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of stdout, stderr and the socket have something. Wakes for cancellation and trouble, too.
+    fn wait(&self, socket_open: bool) -> Result<[bool; 3], SandboxError> {
+        let none = PollFlags::empty();
+        let flag = |open| if open { PollFlags::IN } else { none };
+        let alarmed = self.verdict.is_some();
+        let mut slots: Vec<(Option<usize>, BorrowedFd<'_>, bool)> = vec![
+            (Some(0), self.running.stdout.as_fd(), self.open[0]),
+            (Some(1), self.running.stderr.as_fd(), self.open[1]),
+            (Some(2), self.running.socket.as_fd(), socket_open),
+        ];
+        if let Some(event) = self.job.cancel.event() {
+            slots.push((None, event, !alarmed));
+        }
+        if let Some(files) = &self.files {
+            slots.push((None, files.alarm(), !alarmed && socket_open));
+        }
+        slots.retain(|(_, _, open)| *open);
+        let mut polled: Vec<PollFd<'_>> =
+            slots.iter().map(|(_, fd, open)| PollFd::from_borrowed_fd(*fd, flag(*open))).collect();
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(SandboxError::setup("waiting for the step", e)),
+        }
+        let mut ready = [false; 3];
+        for ((index, _, _), polled) in slots.iter().zip(&polled) {
+            if let Some(slot) = index.and_then(|index| ready.get_mut(index)) {
+                *slot = !polled.revents().is_empty();
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Kills the step; what it says from now on changes nothing.
+    fn stop(&mut self, why: SandboxError) {
+        if self.verdict.is_none() {
+            self.verdict = Some(Verdict::Error(why));
+            // It may be gone already.
+            let _ = channel::send(&self.running.socket, &Event::Done {}, &[]);
+        }
+    }
+
+    fn read_output(&mut self, index: usize, stream: Stream) {
+        let mut buffer = vec![0; 64 * 1024];
+        let fd: &OwnedFd = if index == 0 { &self.running.stdout } else { &self.running.stderr };
+        match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut buffer)) {
+            Ok(length @ 1..) => self.job.output.write(stream, buffer.get(..length).unwrap_or_default()),
+            _ => {
+                if let Some(open) = self.open.get_mut(index) {
+                    *open = false;
+                }
+            }
+        }
+    }
+
+    /// Takes in one event; false when the other end has gone.
+    fn hear(&mut self) -> Result<bool, SandboxError> {
+        let received = self.receiver.receive::<Event>(&self.running.socket);
+        let Some((event, descriptors)) = received.map_err(|e| SandboxError::Helper(e.to_string()))? else {
+            return Ok(false);
+        };
+        if matches!(self.verdict, Some(Verdict::Error(_))) {
+            return Ok(true);
+        }
+        let result = self.take(event, descriptors);
+        if let Err(e) = result {
+            self.stop(e);
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, event: Event, descriptors: Vec<OwnedFd>) -> Result<(), SandboxError> {
+        let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match event {
+            Event::Fuse {} => {
+                let device = descriptors.into_iter().next();
+                let device = device.ok_or_else(|| SandboxError::Helper("no FUSE device came".into()))?;
+                let native = self.job.spec.data.is_some();
+                let exports = self.job.trees.iter().enumerate();
+                let exports = exports.map(|(n, tree)| Export { tree: tree.clone(), native: native && n == 0 }).collect();
+                let served = Served { exports, owners: self.owners };
+                let started = Server::start(device, served, self.job.contents, &self.recorder);
+                self.files = Some(started.map_err(|e| SandboxError::Serving(e.to_string()))?);
+            }
+            Event::Started {} => self.started = Some(Instant::now()),
+            Event::Ended { signal, code, from, to } => {
+                self.ended = Some(Instant::now());
+                self.exit = Some(if signal { Exit::Signal(code) } else { Exit::Code(code) });
+                let clock = Clock::new((from, to), self.job.trees);
+                let shown = self.job.trees.first().unwrap_or(self.job.before);
+                let contents = &**self.job.contents;
+                self.assembler =
+                    Some(Assembler::new(contents, clock, self.job.dir.to_owned(), self.job.before, shown));
+            }
+            Event::Harvest { bytes } => match &mut self.assembler {
+                Some(assembler) => assembler.feed(&bytes)?,
+                None => return Err(SandboxError::Helper("a harvest before the end".into())),
+            },
+            Event::Done {} => self.verdict = Some(Verdict::Ended),
+            Event::NotStarted { reason, code } => {
+                let command = self.job.spec.argv.first().map(|a| words(a)).unwrap_or_default();
+                return Err(SandboxError::Start { command, reason: words(&reason), code });
+            }
+            Event::Failed { what, errno } => {
+                return Err(SandboxError::setup(words(&what), io::Error::from_raw_os_error(errno)));
+            }
+            Event::HarvestFailed { what, errno } => {
+                return Err(SandboxError::harvest(words(&what), io::Error::from_raw_os_error(errno)));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, looped: Result<(), SandboxError>) -> Result<Outcome, SandboxError> {
+        if looped.is_err() {
+            // Closing the socket kills the step, so that the mount goes and the file server ends.
+            drop(self.running);
+        }
+        let served = self.files.map_or(Ok(()), Server::join);
+        looped?;
+        match self.verdict {
+            Some(Verdict::Ended) => {}
+            Some(Verdict::Error(e)) => return Err(e),
+            None => return Err(SandboxError::Helper("it ended before the step".into())),
+        }
+        served.map_err(SandboxError::Serving)?;
+        let exit = self.exit.ok_or_else(|| SandboxError::Helper("no exit status came".into()))?;
+        let diff = match self.assembler {
+            Some(assembler) if exit.success() && !self.job.spec.probe => assembler.finish()?,
+            _ => Diff::default(),
+        };
+        let now = Instant::now();
+        let (started, ended) = (self.started.unwrap_or(now), self.ended.unwrap_or(now));
+        let between = |from: Instant, to: Instant| to.checked_duration_since(from).unwrap_or(Duration::ZERO);
+        Ok(Outcome {
+            exit,
+            diff,
+            complete: self.job.spec.fuse && self.recorder.complete(),
+            timings: Timings {
+                setup: between(self.job.asked, started),
+                run: between(started, ended),
+                harvest: between(ended, now),
+            },
+        })
+    }
+}

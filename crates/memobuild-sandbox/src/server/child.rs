@@ -1,0 +1,182 @@
+//! The command's own process, from its fork to its exec: limits, descriptors, capabilities, filter, user.
+
+use std::{
+    ffi::{CString, OsStr},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::{CapabilitySet, CapabilitySets, Gid, Uid},
+};
+
+use super::{During, Failure, filter};
+use crate::{channel, spec::Event, spec::Spec, sys};
+
+/// What Docker and BuildKit give a container.
+const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Why the command did not start: what a shell or runc would say, and the exit code it would give.
+pub(super) struct NotStarted {
+    pub(super) reason: String,
+    pub(super) code: i32,
+}
+
+impl From<Failure> for NotStarted {
+    fn from(e: Failure) -> Self {
+        Self { reason: format!("{}: {}", e.what, describe(e.errno)), code: 126 }
+    }
+}
+
+/// The kernel's words for an error number, without Rust's `(os error N)`.
+pub(super) fn describe(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// Whether this step runs under namespaces of its own or, in chroot mode, with what its container left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confinement {
+    /// Capabilities are dropped and the filter installed.
+    Own,
+    /// The surrounding container confines already.
+    Inherited,
+}
+
+/// Becomes the command. Returns only if that fails.
+pub(super) fn become_command(
+    spec: &Spec,
+    output: (BorrowedFd<'_>, BorrowedFd<'_>),
+    listener: Option<BorrowedFd<'_>>,
+    confinement: Confinement,
+) -> NotStarted {
+    match prepare(spec, output, listener, confinement) {
+        Ok(()) => exec(spec),
+        Err(e) => e,
+    }
+}
+
+fn prepare(
+    spec: &Spec,
+    (stdout, stderr): (BorrowedFd<'_>, BorrowedFd<'_>),
+    listener: Option<BorrowedFd<'_>>,
+    confinement: Confinement,
+) -> Result<(), NotStarted> {
+    sys::reset_signals();
+    rustix::process::setsid().during(|| "making a session".into())?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::chdir(OsStr::from_bytes(&spec.cwd))
+        .during(|| format!("chdir to cwd ({:?})", String::from_utf8_lossy(&spec.cwd)))?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| "opening /dev/null".into())?;
+    for (number, fd) in [(0, null.as_fd()), (1, stdout), (2, stderr)] {
+        sys::dup_to_stdio(fd, number).during(|| "setting up standard streams".into())?;
+    }
+    sys::close_on_exec_from_3().during(|| "closing descriptors".into())?;
+    for (resource, soft, hard) in &spec.limits {
+        sys::set_limit(*resource, *soft, *hard).during(|| format!("setting resource limit {resource}"))?;
+    }
+    let own = confinement == Confinement::Own;
+    let choice = filter::Choice { confine: own && !spec.insecure, answer_ids: own && spec.single };
+    if choice.confine || choice.answer_ids {
+        let notify = sys::install_filter(&filter::program(choice), choice.answer_ids)
+            .during(|| "installing the system call filter".into())?;
+        if let (Some(notify), Some(listener)) = (notify, listener) {
+            channel::send(listener, &Event::Started {}, &[notify.as_fd()]).during(|| "handing the filter over".into())?;
+        }
+    }
+    become_user(spec, own)
+}
+
+fn become_user(spec: &Spec, own: bool) -> Result<(), NotStarted> {
+    let keep = if spec.insecure || !own { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
+    for capability in CapabilitySet::all().difference(keep).iter() {
+        // A capability that the kernel does not know is not in the set either.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+    let (uid, gid, groups) = &spec.ids;
+    if !spec.single {
+        let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        rustix::thread::set_thread_groups(&groups).during(|| "setting groups".into())?;
+        let gid = Gid::from_raw(*gid);
+        rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("becoming group {gid:?}"))?;
+        let uid = Uid::from_raw(*uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("becoming user {uid:?}"))?;
+    }
+    if own && (*uid == 0 || spec.single) {
+        let have = rustix::thread::capabilities(None).during(|| "reading capabilities".into())?;
+        let set = have.permitted & keep;
+        let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+        rustix::thread::set_capabilities(None, sets).during(|| "setting capabilities".into())?;
+    }
+    Ok(())
+}
+
+fn exec(spec: &Spec) -> NotStarted {
+    let strings = |list: &[Box<[u8]>]| -> Vec<CString> {
+        list.iter().map(|s| CString::new(s.to_vec()).unwrap_or_default()).collect()
+    };
+    let (argv, env) = (strings(&spec.argv), strings(&spec.env));
+    let Some(command) = spec.argv.first() else {
+        return NotStarted { reason: "no command".into(), code: 127 };
+    };
+    let name = String::from_utf8_lossy(command);
+    let mut last = libc::ENOENT;
+    for path in candidates(command, &spec.env) {
+        let Ok(path) = CString::new(path) else { continue };
+        match sys::exec(&path, &argv, &env).raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            // As execvp: a refusal is remembered, the search goes on.
+            Some(libc::EACCES) => last = libc::EACCES,
+            other => {
+                last = other.unwrap_or(libc::EIO);
+                break;
+            }
+        }
+    }
+    let (reason, code) = match last {
+        libc::ENOENT if command.contains(&b'/') => (format!("exec {name:?}: no such file or directory"), 127),
+        libc::ENOENT => (format!("exec {name:?}: executable file not found in $PATH"), 127),
+        errno => (format!("exec {name:?}: {}", describe(errno)), 126),
+    };
+    NotStarted { reason, code }
+}
+
+/// Where a command may lie: itself if it has a slash, else in each directory of PATH.
+fn candidates(command: &[u8], env: &[Box<[u8]>]) -> Vec<Vec<u8>> {
+    if command.contains(&b'/') {
+        return vec![command.to_vec()];
+    }
+    let path = env.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or_default();
+    path.split(|b| *b == b':')
+        .map(|dir| if dir.is_empty() { command.to_vec() } else { [dir, b"/", command].concat() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_looked_for_along_path() {
+        let env: Vec<Box<[u8]>> = vec![b"A=1".as_slice().into(), b"PATH=/a:/b".as_slice().into()];
+        assert_eq!(candidates(b"x", &env), [b"/a/x".to_vec(), b"/b/x".to_vec()]);
+        assert_eq!(candidates(b"./x", &env), [b"./x".to_vec()]);
+    }
+}

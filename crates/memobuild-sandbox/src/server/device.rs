@@ -1,0 +1,89 @@
+//! Fills /dev: the nodes that every program may count on, terminals, shared memory, message queues.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{During, Failure, mounts};
+use crate::spec::Spec;
+
+/// Name and device number (major 1 is memory devices, 5 is terminals; Documentation/admin-guide/devices.txt).
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+pub(super) fn fill(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), Failure> {
+    for (name, major, minor) in NODES {
+        node(dev, name, (major, minor)).during(|| format!("making /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        rustix::fs::symlinkat(target, dev, name).during(|| format!("making /dev/{name}"))?;
+    }
+    let (nosuid, nodev, noexec) = (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_NODEV, libc::MOUNT_ATTR_NOEXEC);
+    let shm = mounts::tmpfs(0o1777, Some(spec.shm_size), nosuid | nodev | noexec)?;
+    put(dev, "shm", &shm)?;
+    let options = |group: bool| {
+        let mut list = vec![("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620"))];
+        if group {
+            // The group of terminals in every distribution.
+            list.push(("gid", Some("5")));
+        }
+        list
+    };
+    let pts = devpts(&options(!spec.single), nosuid | noexec)?;
+    put(dev, "pts", &pts)?;
+    // A kernel without POSIX message queues has nothing to mount.
+    if let Ok(queues) = mounts::make("mqueue", &[], (nosuid | nodev | noexec) as u32) {
+        put(dev, "mqueue", &queues)?;
+    }
+    Ok(())
+}
+
+fn put(dev: BorrowedFd<'_>, name: &str, mount: &impl AsFd) -> Result<(), Failure> {
+    let place = mounts::place(dev, name.as_bytes(), true)?;
+    mounts::attach(mount.as_fd(), place.as_fd()).during(|| format!("mounting on /dev/{name}"))
+}
+
+fn devpts(options: &[(&str, Option<&str>)], attributes: u64) -> Result<rustix::fd::OwnedFd, Failure> {
+    use rustix::mount::*;
+    let what = || "mounting devpts".to_owned();
+    let fs = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).during(what)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(fs.as_fd(), *key, *value).during(what)?,
+            None => fsconfig_set_flag(fs.as_fd(), *key).during(what)?,
+        }
+    }
+    fsconfig_create(fs.as_fd()).during(what)?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).during(what)
+}
+
+/// A device node where the kernel allows one, else the machine's own mounted over an empty file: user namespaces
+/// cannot make nodes, and a tmpfs that they mount does not honour them.
+fn node(dev: BorrowedFd<'_>, name: &str, number: (u32, u32)) -> std::io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    let rdev = rustix::fs::makedev(number.0, number.1);
+    match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, rdev) {
+        Ok(()) => return Ok(()),
+        Err(Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dev, name, flags, mode)?;
+    let place = rustix::fs::openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let from = format!("/dev/{name}");
+    let mount = mounts::bind(from.as_bytes(), 0).map_err(|e| std::io::Error::from_raw_os_error(e.errno))?;
+    mounts::attach(mount.as_fd(), place.as_fd())
+}

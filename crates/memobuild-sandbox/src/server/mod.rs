@@ -1,0 +1,141 @@
+//! The sandbox server: a small single-threaded process that enters the user namespace once and forks a child for every
+//! step.
+//!
+//! In: requests on its standard input, a socket. Out: nothing; each request brings a socket of its own for the
+//! answers. Who calls it: [`crate::init_main`]. It ends when the main process does, and every step with it.
+
+mod child;
+mod device;
+mod filter;
+mod init;
+mod mounts;
+pub(crate) mod notify;
+mod remove;
+mod root;
+mod stage;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::thread::{Gid, Uid, UnshareFlags};
+
+use crate::{
+    channel::{self, Receiver},
+    spec::{Event, Request},
+    sys,
+    wire::wire,
+};
+
+/// The first message: how ids are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hello {
+    /// No user namespace: this is root.
+    Stay {},
+    /// A user namespace in which the one id of the user is root.
+    Single { uid: u32, gid: u32 },
+    /// A user namespace whose maps the main process has written by `newuidmap` once this process asks.
+    Ranges {},
+}
+wire!(enum Hello { 0 => Stay {}, 1 => Single { uid, gid }, 2 => Ranges {} });
+
+/// What went wrong in one of the server's processes.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What was being done.
+    pub(crate) what: String,
+    /// What the kernel said.
+    pub(crate) errno: i32,
+}
+
+/// Adds what was being done to an error.
+pub(crate) trait During<T> {
+    /// The same, with the words.
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|e| Failure { what: what(), errno: e.into().raw_os_error().unwrap_or(libc::EIO) })
+    }
+}
+
+/// Runs the server on standard input until its other end closes. Gives the exit code.
+pub(crate) fn main() -> i32 {
+    let input = io::stdin();
+    let socket = input.as_fd();
+    // Children that have ended vanish by themselves.
+    sys::ignore_children();
+    let mut receiver = Receiver::new();
+    let Ok(Some((hello, _))) = receiver.receive::<Hello>(socket) else { return 1 };
+    let entered = match enter(hello, socket, &mut receiver) {
+        Ok(()) => Event::Done {},
+        Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+    };
+    let failed = entered != Event::Done {};
+    if channel::send(socket, &entered, &[]).is_err() || failed {
+        return 1;
+    }
+    rustix::process::umask(rustix::fs::Mode::empty());
+    loop {
+        match receiver.receive::<Request>(socket) {
+            Ok(Some((request, descriptors))) => serve(request, descriptors),
+            Ok(None) => return 0,
+            Err(_) => return 1,
+        }
+    }
+}
+
+/// Enters the user namespace.
+fn enter(hello: Hello, socket: impl AsFd, receiver: &mut Receiver) -> Result<(), Failure> {
+    match hello {
+        Hello::Stay {} => return Ok(()),
+        Hello::Single { uid, gid } => {
+            sys::unshare(UnshareFlags::NEWUSER).during(|| "making a user namespace".into())?;
+            let write = |file: &str, text: String| {
+                std::fs::write(format!("/proc/self/{file}"), text).during(|| format!("writing /proc/self/{file}"))
+            };
+            write("setgroups", "deny".into())?;
+            write("uid_map", format!("0 {uid} 1"))?;
+            write("gid_map", format!("0 {gid} 1"))?;
+        }
+        Hello::Ranges {} => {
+            sys::unshare(UnshareFlags::NEWUSER).during(|| "making a user namespace".into())?;
+            channel::send(&socket, &Event::Started {}, &[]).during(|| "asking for id maps".into())?;
+            match receiver.receive::<Event>(&socket) {
+                Ok(Some((Event::Done {}, _))) => {}
+                _ => return Err(Failure { what: "waiting for id maps".into(), errno: libc::EIO }),
+            }
+        }
+    }
+    let (root, wheel) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(wheel, wheel, wheel).during(|| "becoming group 0".into())?;
+    rustix::thread::set_thread_res_uid(root, root, root).during(|| "becoming user 0".into())?;
+    if matches!(hello, Hello::Ranges {}) {
+        rustix::thread::set_thread_groups(&[]).during(|| "dropping groups".into())?;
+    }
+    Ok(())
+}
+
+/// Forks a child for the request. What goes wrong here shows at the other end as a socket closed too early.
+fn serve(request: Request, descriptors: Vec<OwnedFd>) {
+    let child = move || {
+        sys::reset_signals();
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        match (request, descriptors.as_slice()) {
+            (Request::Run {}, [spec, stdout, stderr, socket]) => {
+                stage::run(spec.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd())
+            }
+            (Request::Remove { path }, [socket]) => {
+                let answer = match remove::remove_all(&path) {
+                    Ok(()) => Event::Done {},
+                    Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+                };
+                i32::from(channel::send(socket, &answer, &[]).is_err())
+            }
+            _ => 1,
+        }
+    };
+    let _ = sys::fork(child);
+}

@@ -1,0 +1,267 @@
+//! The step's root: overlay, /proc, /sys, /dev, the caller's mounts, masked paths.
+//!
+//! What is mounted and with which flags follows the OCI runtime specification's default file systems
+//! (config-linux.md) and what runc masks by default, so that programs find what they find under BuildKit.
+
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use memobuild_tree::path;
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+};
+
+use super::{
+    During, Failure, device,
+    mounts::{self, Overlay},
+};
+use crate::{
+    channel,
+    spec::{Event, Source, Spec},
+    sys,
+};
+
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+/// Kernel files that tell or change too much of the machine.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Kernel files that may be read only.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A path below the step's directory.
+pub(super) fn below(spec: &Spec, name: &str) -> Vec<u8> {
+    [&spec.dir, b"/".as_slice(), name.as_bytes()].concat()
+}
+
+fn mkdir(at: &[u8]) -> Result<(), Failure> {
+    rustix::fs::mkdir(OsStr::from_bytes(at), Mode::from_raw_mode(0o755)).during(|| format!("making {}", path::display(at)))
+}
+
+fn open_place(at: &[u8]) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(OsStr::from_bytes(at), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .during(|| format!("opening {}", path::display(at)))
+}
+
+fn attach_at(mount: &OwnedFd, at: &[u8]) -> Result<(), Failure> {
+    mounts::attach(mount.as_fd(), open_place(at)?.as_fd()).during(|| format!("mounting on {}", path::display(at)))
+}
+
+/// Makes the directories of a step, mounts FUSE and the files in memory, and the overlay at `dir/root`. Called in the
+/// step's mount namespace by the process that stays outside of its pid namespace.
+pub(super) fn prepare(spec: &Spec, socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .during(|| "making mounts private".into())?;
+    for name in ["upper", "work", "side", "root"] {
+        mkdir(&below(spec, name))?;
+    }
+    if spec.fuse {
+        mkdir(&below(spec, "fuse"))?;
+        mount_fuse(spec, socket)?;
+    }
+    side_files(spec)?;
+    start_root_meta(spec)?;
+    let attributes = if spec.insecure { 0 } else { NODEV };
+    let overlay = mounts::overlay(
+        &Overlay {
+            lowers: &spec.lowers,
+            data: spec.data.as_deref(),
+            upper: &below(spec, "upper"),
+            work: &below(spec, "work"),
+        },
+        attributes,
+    )?;
+    attach_at(&overlay, &below(spec, "root"))
+}
+
+/// The device must be opened in the namespace that mounts it. No descriptor of it stays here: the server's death must
+/// be the mount's.
+fn mount_fuse(spec: &Spec, socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    use std::os::fd::AsRawFd;
+    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .during(|| "opening /dev/fuse".into())?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576",
+        device.as_raw_fd()
+    );
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let at = below(spec, "fuse");
+    rustix::mount::mount("memobuild", OsStr::from_bytes(&at), "fuse", MountFlags::RDONLY, options.as_c_str())
+        .during(|| "mounting FUSE".into())?;
+    channel::send(socket, &Event::Fuse {}, &[device.as_fd()]).during(|| "handing the FUSE device over".into())
+}
+
+fn side_files(spec: &Spec) -> Result<(), Failure> {
+    let side = below(spec, "side");
+    attach_at(&mounts::tmpfs(0o755, None, NOSUID | NODEV)?, &side)?;
+    let dir = open_place(&side)?;
+    rustix::fs::mkdirat(&dir, "empty", Mode::from_raw_mode(0o755)).during(|| "making a file in memory".into())?;
+    for file in &spec.side {
+        let what = || "making a file in memory".to_owned();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let out = rustix::fs::openat(&dir, OsStr::from_bytes(&file.name), flags, Mode::from_raw_mode(0o600))
+            .during(what)?;
+        let mut rest: &[u8] = &file.bytes;
+        while !rest.is_empty() {
+            let written = rustix::io::write(&out, rest).during(what)?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        let (uid, gid) = file.owner;
+        if (uid, gid) != (0, 0) {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            rustix::fs::fchown(&out, Some(uid), Some(gid)).during(|| "setting the owner of a secret".into())?;
+        }
+        rustix::fs::fchmod(&out, Mode::from_raw_mode(file.mode)).during(what)?;
+    }
+    Ok(())
+}
+
+/// Gives the upper root directory the metadata of the tree's root.
+fn start_root_meta(spec: &Spec) -> Result<(), Failure> {
+    let what = || "setting up the root directory".to_owned();
+    let upper = below(spec, "upper");
+    let dir = rustix::fs::open(OsStr::from_bytes(&upper), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during(what)?;
+    let (uid, gid) = spec.root.owner;
+    if (uid, gid) != (0, 0) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::fchown(&dir, Some(uid), Some(gid)).during(what)?;
+    }
+    rustix::fs::fchmod(&dir, Mode::from_raw_mode(spec.root.mode)).during(what)?;
+    for (name, value) in &spec.root.xattrs {
+        rustix::fs::fsetxattr(&dir, OsStr::from_bytes(name), value, rustix::fs::XattrFlags::empty()).during(what)?;
+    }
+    let time = rustix::fs::Timespec { tv_sec: spec.root.mtime.0, tv_nsec: spec.root.mtime.1.into() };
+    rustix::fs::futimens(&dir, &rustix::fs::Timestamps { last_access: time, last_modification: time }).during(what)
+}
+
+/// Mounts all that belongs in the root and makes it the root of this process. Called by pid 1.
+pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
+    let at = below(spec, "root");
+    let root = open_place(&at)?;
+    let root = root.as_fd();
+    let put = |mount: &OwnedFd, target: &str| -> Result<(), Failure> {
+        let place = mounts::place(root, target.as_bytes(), true)?;
+        mounts::attach(mount.as_fd(), place.as_fd()).during(|| format!("mounting on {target}"))
+    };
+    put(&mounts::make("proc", &[], (NOSUID | NODEV | NOEXEC) as u32)?, "/proc")?;
+    put(&sysfs(spec)?, "/sys")?;
+    let dev = mounts::tmpfs(0o755, Some(64 << 20), NOSUID)?;
+    put(&dev, "/dev")?;
+    let dev = open_place_in(root, "/dev")?;
+    device::fill(spec, dev.as_fd())?;
+    for mount in &spec.mounts {
+        mount_one(spec, root, &mount.target, &mount.source)?;
+    }
+    if !spec.insecure {
+        confine_kernel_files(spec, root)?;
+    }
+    rustix::process::fchdir(root).during(|| "entering the root".into())?;
+    rustix::process::pivot_root(".", ".").during(|| "making the root the root".into())?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).during(|| "leaving the old root".into())?;
+    rustix::process::chdir("/").during(|| "entering the root".into())?;
+    rustix::system::sethostname(&spec.hostname).during(|| "setting the host name".into())?;
+    if spec.no_network {
+        sys::interface_up(b"lo").during(|| "bringing the loopback device up".into())?;
+    }
+    Ok(())
+}
+
+fn open_place_in(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Failure> {
+    mounts::open_in(root, at.as_bytes()).during(|| format!("opening {at}"))
+}
+
+/// The kernel lets only the owner of the network namespace mount a new sysfs; others get the machine's, read-only.
+fn sysfs(spec: &Spec) -> Result<OwnedFd, Failure> {
+    let mut attributes = NOSUID | NODEV | NOEXEC;
+    if !spec.insecure {
+        attributes |= RDONLY;
+    }
+    mounts::make("sysfs", &[], attributes as u32).or_else(|_| mounts::bind(b"/sys", attributes))
+}
+
+fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) -> Result<(), Failure> {
+    let (mount, directory) = match source {
+        Source::Bind { path, attributes } => bound(path, *attributes)?,
+        Source::Scratch { lowers, number, below: at } => {
+            let [upper, work, whole] = ["upper", "work", "whole"].map(|name| below(spec, &format!("{name}{number}")));
+            for dir in [&upper, &work, &whole] {
+                mkdir(dir)?;
+            }
+            copy_directory_meta(lowers.first(), &upper)?;
+            let overlay = Overlay { lowers, data: None, upper: &upper, work: &work };
+            attach_at(&mounts::overlay(&overlay, NODEV)?, &whole)?;
+            bound(&[whole.as_slice(), at].concat(), 0)?
+        }
+        Source::Tmpfs { size } => (mounts::tmpfs(0o1777, *size, NOSUID | NODEV)?, true),
+    };
+    let place = mounts::place(root, target, directory)?;
+    mounts::attach(mount.as_fd(), place.as_fd()).during(|| format!("mounting on {}", path::display(target)))
+}
+
+/// A bind mount, and whether it is of a directory.
+fn bound(at: &[u8], attributes: u64) -> Result<(OwnedFd, bool), Failure> {
+    let mount = mounts::bind(at, attributes)?;
+    let stat = rustix::fs::fstat(&mount).during(|| format!("looking at {}", path::display(at)))?;
+    Ok((mount, rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()))
+}
+
+/// An overlay's root shows its upper directory's mode and owner.
+fn copy_directory_meta(from: Option<&Box<[u8]>>, to: &[u8]) -> Result<(), Failure> {
+    let Some(from) = from else { return Ok(()) };
+    let what = || format!("copying the mode of {}", path::display(from));
+    let stat = rustix::fs::stat(OsStr::from_bytes(from)).during(what)?;
+    let to = OsStr::from_bytes(to);
+    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::chown(to, Some(uid), Some(gid)).during(what)?;
+    rustix::fs::chmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).during(what)
+}
+
+/// Hides and write-protects kernel files. What this kernel does not have needs neither.
+fn confine_kernel_files(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let empty = [below(spec, "side"), b"/empty".to_vec()].concat();
+    for at in MASKED {
+        let Ok(place) = mounts::open_in(root, at.as_bytes()) else { continue };
+        let what = || format!("masking {at}");
+        let stat = rustix::fs::fstat(&place).during(what)?;
+        let over = if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+            mounts::bind(&empty, RDONLY | NOSUID | NODEV | NOEXEC)?
+        } else {
+            mounts::bind(b"/dev/null", 0)?
+        };
+        mounts::attach(over.as_fd(), place.as_fd()).during(what)?;
+    }
+    for at in READ_ONLY {
+        let Ok(place) = mounts::open_in(root, at.as_bytes()) else { continue };
+        let what = || format!("write-protecting {at}");
+        let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
+            | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | rustix::mount::OpenTreeFlags::AT_RECURSIVE
+            | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = rustix::mount::open_tree(&place, c"", flags).during(what)?;
+        sys::mount_set_attributes(mount.as_fd(), RDONLY | NOSUID | NODEV | NOEXEC, true).during(what)?;
+        mounts::attach(mount.as_fd(), place.as_fd()).during(what)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What the sandbox server is told about a step, and what a step tells back. All paths are absolute on this machine.
+
+use crate::wire::wire;
+
+/// Bytes on the wire.
+pub(crate) type Bytes = Box<[u8]>;
+
+/// Everything needed to set a step up and run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spec {
+    /// The step's own scratch directory; exists and is empty.
+    pub(crate) dir: Bytes,
+    /// Whether the lower sides come from FUSE, mounted at `dir/fuse` and served by the other end.
+    pub(crate) fuse: bool,
+    /// Lower directories of the root, uppermost first.
+    pub(crate) lowers: Vec<Bytes>,
+    /// Directory of large blobs for overlay's `datadir+`.
+    pub(crate) data: Option<Bytes>,
+    /// Metadata that the root directory starts with.
+    pub(crate) root: RootMeta,
+    /// Files of a small tmpfs at `dir/side`, to be bind-mounted from there: hosts, resolv.conf, secrets.
+    pub(crate) side: Vec<SideFile>,
+    /// What to mount, in order.
+    pub(crate) mounts: Vec<MountSpec>,
+    /// Command.
+    pub(crate) argv: Vec<Bytes>,
+    /// Environment.
+    pub(crate) env: Vec<Bytes>,
+    /// Working directory.
+    pub(crate) cwd: Bytes,
+    /// User, group, supplementary groups.
+    pub(crate) ids: (u32, u32, Vec<u32>),
+    /// Host name.
+    pub(crate) hostname: Bytes,
+    /// Whether the step gets a network of its own, with nothing but a loopback device.
+    pub(crate) no_network: bool,
+    /// Size of /dev/shm.
+    pub(crate) shm_size: u64,
+    /// Resource numbers (`RLIMIT_*`), soft and hard limits.
+    pub(crate) limits: Vec<(u32, u64, u64)>,
+    /// All capabilities, no filter.
+    pub(crate) insecure: bool,
+    /// Only one id is mapped: groups cannot be set, and owners are recorded by answering system calls.
+    pub(crate) single: bool,
+    /// Ids from here on cannot be mapped: files that belong to them show as root's, with an attribute that tells.
+    pub(crate) id_limit: u32,
+    /// Only try whether all can be set up; start nothing.
+    pub(crate) probe: bool,
+}
+
+wire!(struct Spec {
+    dir, fuse, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, no_network, shm_size, limits, insecure, single,
+    id_limit, probe
+});
+
+/// Metadata of the root directory. FUSE never sees `/` itself, so the upper directory starts with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RootMeta {
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) mtime: (i64, u32),
+    pub(crate) xattrs: Vec<(Bytes, Bytes)>,
+}
+wire!(struct RootMeta { mode, owner, mtime, xattrs });
+
+/// A file in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SideFile {
+    pub(crate) name: Bytes,
+    pub(crate) bytes: Bytes,
+    pub(crate) owner: (u32, u32),
+    pub(crate) mode: u32,
+}
+wire!(struct SideFile { name, bytes, owner, mode });
+
+/// A mount over the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountSpec {
+    /// Within the root; made if it lacks.
+    pub(crate) target: Bytes,
+    pub(crate) source: Source,
+}
+wire!(struct MountSpec { target, source });
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A file or directory, bind-mounted with `MOUNT_ATTR_*` flags.
+    Bind { path: Bytes, attributes: u64 },
+    /// A path below lower directories that get a writable layer whose contents are thrown away; `number` names it.
+    Scratch { lowers: Vec<Bytes>, number: u32, below: Bytes },
+    /// A tmpfs.
+    Tmpfs { size: Option<u64> },
+}
+wire!(enum Source {
+    0 => Bind { path, attributes },
+    1 => Scratch { lowers, number, below },
+    2 => Tmpfs { size },
+});
+
+/// What a running step says to the main process, each in one message of its socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The FUSE device comes with this message.
+    Fuse {},
+    /// All is mounted; the command starts now.
+    Started {},
+    /// The command could not be executed.
+    NotStarted { reason: Bytes, code: i32 },
+    /// Setting up failed.
+    Failed { what: Bytes, errno: i32 },
+    /// The command ended: an exit code, or a signal where the flag is set. From when to when it ran.
+    Ended { signal: bool, code: i32, from: (i64, u32), to: (i64, u32) },
+    /// A piece of the harvest, see `harvest::message`.
+    Harvest { bytes: Bytes },
+    /// Harvesting failed.
+    HarvestFailed { what: Bytes, errno: i32 },
+    /// All was sent.
+    Done {},
+}
+wire!(enum Event {
+    0 => Fuse {},
+    1 => Started {},
+    2 => NotStarted { reason, code },
+    3 => Failed { what, errno },
+    4 => Ended { signal, code, from, to },
+    5 => Harvest { bytes },
+    6 => HarvestFailed { what, errno },
+    7 => Done {},
+});
+
+/// Largest message on a step's socket, in bytes; below the default send buffer of Linux.
+pub(crate) const MAX_MESSAGE: usize = 160 * 1024;
+
+/// What the server is asked to do. Each request comes with a socket for the answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Run a step. Its spec is in a memory file, since it may be large; then come standard output and error, and the
+    /// step's socket.
+    Run {},
+    /// Remove a directory and all below it, whoever owns it. Answered by `Done` or `Failed`.
+    Remove { path: Bytes },
+}
+wire!(enum Request {
+    0 => Run {},
+    1 => Remove { path },
+});
