@@ -61,13 +61,9 @@ impl Inventory {
             other_bytes: 0,
         };
         // Bundles first: what one refers to was there before it, so it is found after it.
-        for (dir, parse) in [
-            (layout.bundles(), (|hex| BundleId::from_hex(hex).ok().map(Ref::Bundle)) as fn(&str) -> Option<Ref>),
-            (layout.blobs(), |hex| ContentDigest::from_hex(hex).ok().map(Ref::Content)),
-        ] {
-            for fan in list(&dir)? {
-                out.add_things(&fan, parse)?;
-            }
+        out.add_things(&layout.bundles(), |hex| BundleId::from_hex(hex).ok().map(Ref::Bundle))?;
+        for fan in list(&layout.blobs())? {
+            out.add_things(&fan, |hex| ContentDigest::from_hex(hex).ok().map(Ref::Content))?;
         }
         out.add_things(&layout.oci(), |hex| Sha256Digest::from_hex(hex).ok().map(Ref::Oci))?;
         for path in list(&layout.mounts())? {

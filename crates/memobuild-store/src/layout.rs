@@ -83,9 +83,9 @@ impl Layout {
         self.dir.join("bundles")
     }
 
+    /// Not fanned out as blobs are: making a directory can cost more than writing a small bundle.
     pub(crate) fn bundle(&self, id: &BundleId) -> PathBuf {
-        let hex = id.hex();
-        self.dir.join("bundles").join(hex.get(..2).unwrap_or_default()).join(hex)
+        self.dir.join("bundles").join(id.hex())
     }
 
     pub(crate) fn oci(&self) -> PathBuf {

@@ -110,22 +110,23 @@ impl ProcessLease {
         }
     }
 
-    /// Names what is about to be used, before it is looked for.
-    pub(crate) fn touch(&self, refs: &[Ref]) -> Result<()> {
+    /// Names what is about to be used, before it is looked for. Says whether any of it was not held yet: what was, is
+    /// still where it was found.
+    pub(crate) fn touch(&self, refs: &[Ref]) -> Result<bool> {
         if refs.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.with(|state| {
             let new: Vec<Ref> = refs.iter().filter(|r| !state.touched.contains(r)).copied().collect();
             if new.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             flock_file(&state.gate, false, true).map_err(StoreError::io("lock", &state.path))?;
             let written = state.file.write_all(&Ref::encode_all(&new));
             let _ = rustix::fs::flock(&state.gate, rustix::fs::FlockOperation::Unlock);
             written.map_err(StoreError::io("write", &state.path))?;
             state.touched.extend(new);
-            Ok(())
+            Ok(true)
         })
     }
 

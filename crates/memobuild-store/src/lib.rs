@@ -8,7 +8,7 @@
 //! ```text
 //! format          version; an unknown one is an error
 //! index.sqlite    records and tags (WAL; several processes at once)
-//! bundles/ab/...  one file per diff: its tree part and its small files, packed
+//! bundles/        one file per diff: its tree part and its small files, packed
 //! blobs/ab/...    one file per large file, by BLAKE3, 0444: also an overlayfs data-only lower directory
 //! oci/sha256/     blobs of images as registries know them; oci/partial/: downloads under way
 //! mounts/         cache mounts        contexts/  stat caches of scans

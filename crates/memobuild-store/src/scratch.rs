@@ -81,7 +81,7 @@ mod tests {
         let path = scratch.path().to_path_buf();
         fs::create_dir_all(path.join("work/work/x")).unwrap();
         fs::write(path.join("work/work/x/f"), "x").unwrap();
-        fs::set_permissions(path.join("work/work"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path.join("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
         drop(scratch);
         assert!(!path.exists());
     }

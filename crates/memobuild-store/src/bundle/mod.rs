@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Bundle {
     footer: Footer,
     pub(crate) tables: Tables,
     diff: OnceLock<Arc<Diff>>,
+    /// Whether all that it refers to was found, since it has been held.
+    complete: AtomicBool,
     file: Mutex<Option<Arc<File>>>,
     /// One bit for each packed content: whether it was found to have its digest.
     verified: Box<[AtomicU64]>,
@@ -72,6 +74,7 @@ impl Bundle {
             footer,
             tables,
             diff: OnceLock::new(),
+            complete: AtomicBool::new(false),
             file: Mutex::new(None),
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -251,9 +254,13 @@ impl Store {
 
     /// The tables of a bundle alone.
     fn bundle_tables(&self, id: &BundleId) -> Result<Option<Arc<Bundle>>> {
-        self.process_lease().touch(&[Ref::Bundle(*id)])?;
+        let newly_held = self.process_lease().touch(&[Ref::Bundle(*id)])?;
         if let Some(bundle) = self.bundles().get(id) {
-            // GC may have taken it if a lease ended since; one stat tells.
+            // GC may have taken it, or what it refers to, if a lease ended since.
+            if !newly_held {
+                return Ok(Some(bundle));
+            }
+            bundle.complete.store(false, Ordering::Relaxed);
             if bundle.path.exists() {
                 return Ok(Some(bundle));
             }
@@ -274,6 +281,9 @@ impl Store {
     /// A bundle with all that it needs to be there.
     fn complete_bundle(&self, id: &BundleId) -> Result<Option<Arc<Bundle>>> {
         let Some(bundle) = self.bundle_tables(id)? else { return Ok(None) };
+        if bundle.complete.load(Ordering::Relaxed) {
+            return Ok(Some(bundle));
+        }
         for other in &bundle.tables.refs {
             if self.bundle_tables(other)?.is_none() {
                 return Ok(None);
@@ -285,7 +295,11 @@ impl Store {
         let present = |(digest, size): &(ContentDigest, u64)| {
             fs::metadata(self.layout().blob(digest)).is_ok_and(|meta| meta.len() == *size)
         };
-        Ok(bundle.tables.blobs.iter().all(present).then_some(bundle))
+        if !bundle.tables.blobs.iter().all(present) {
+            return Ok(None);
+        }
+        bundle.complete.store(true, Ordering::Relaxed);
+        Ok(Some(bundle))
     }
 
     /// Sets a damaged bundle aside and forgets it. Not for passing failures.
