@@ -3,6 +3,7 @@
 //! Source: BuildKit's documentation of `ADD` from git and of build contexts.
 
 use memobuild_dockerfile::diagnostic::nearest;
+use memobuild_dockerfile::values::parse_bool;
 
 use crate::model::Git;
 
@@ -87,10 +88,7 @@ impl GitRef {
             if value.is_empty() && !switch {
                 return Err(format!("query {key:?} has no value"));
             }
-            let truth = || match switch_value(&value) {
-                Some(truth) => Ok(truth),
-                None => Err(format!("invalid {key} value: {value:?}")),
-            };
+            let truth = || switch_value(&value).ok_or_else(|| format!("invalid {key} value: {value:?}"));
             match key.as_str() {
                 "ref" => set(&mut self.reference, "ref", value)?,
                 "subdir" => set(&mut self.subdir, "subdir", value)?,
@@ -160,11 +158,7 @@ fn set(slot: &mut Option<String>, name: &str, value: String) -> Result<(), Strin
 
 /// A switch of a query: no value is true.
 fn switch_value(value: &str) -> Option<bool> {
-    match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    if value.is_empty() { Some(true) } else { parse_bool(value) }
 }
 
 fn split_scheme(text: &str) -> Option<(&str, &str)> {

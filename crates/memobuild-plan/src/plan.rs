@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use memobuild_dockerfile::Dockerfile;
-use memobuild_dockerfile::lint::{CheckOptions, Finding, lint};
+use memobuild_dockerfile::lint::{CheckOptions, Finding};
 use memobuild_image::Platform;
 
 use crate::args::{EPOCH, EnvList, Globals};
@@ -50,7 +50,7 @@ pub fn plan(
     let contexts = Contexts::new(&options.contexts);
     let maker = Maker { file, options: &options, contexts: &contexts, resolver, hooks };
     let mut graph = Graph::default();
-    let mut sink = Checks::new(checks.clone(), lint(file, &checks));
+    let mut sink = Checks::new(file, checks.clone());
     let platforms: Vec<Option<&Platform>> =
         if options.platforms.is_empty() { vec![None] } else { options.platforms.iter().map(Some).collect() };
     let mut outcomes = Vec::with_capacity(platforms.len());
@@ -59,10 +59,10 @@ pub fn plan(
         (graph, sink) = (graph_after, sink_after);
         match outcome {
             Ok(outcome) => outcomes.push(outcome),
-            Err(failure) => return Err(failed(file, failure, sorted(sink.findings))),
+            Err(failure) => return Err(failed(file, failure, sink.broken_off())),
         }
     }
-    let findings = sorted(sink.findings);
+    let findings = sink.finish();
     if checks.error && !findings.is_empty() {
         return Err(violated(file, findings));
     }
@@ -160,11 +160,6 @@ fn finish(file: &Dockerfile, graph: Graph, outcomes: Vec<Outcome>) -> Plan {
         })
         .collect();
     Plan { steps, targets, images, locals, source: file.source.clone() }
-}
-
-fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
-    findings.sort_by_key(|finding| finding.span);
-    findings
 }
 
 fn failed(file: &Dockerfile, failure: Failure, findings: Vec<Finding>) -> PlanError {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use memobuild_dockerfile::Span;
 use memobuild_dockerfile::ast::{self, Instruction, Kind};
-use memobuild_dockerfile::lint::Rule;
+use memobuild_dockerfile::lint::Finding;
 use memobuild_dockerfile::words::{Env, Lexer};
 use memobuild_image::Platform;
 
@@ -153,7 +153,8 @@ impl<'f> Pass<'f> {
             commands,
             comments: &stage.origin.comments,
             written: true,
-            triggered: false,
+            // An image in place of the whole stage is taken as it is.
+            triggered: is_replaced,
             start: None,
             end: None,
         })
@@ -221,12 +222,8 @@ impl<'f> Pass<'f> {
                 return;
             };
             if ImageName::parse(&base.text).is_err() {
-                let message = format!(
-                    "Default value for ARG {} results in empty or invalid base image name",
-                    stage.base.as_str()
-                );
                 self.checks.enter(&[]);
-                self.checks.report(Rule::InvalidDefaultArgInFrom, stage.origin.span, message);
+                self.checks.report(Finding::invalid_default_arg_in_from(stage.origin.span, &stage.base));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The conformance cases, as far as planning decides them: config, platform and history of images, and the errors that
 //! come before any step runs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step should end the test")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use memobuild_dockerfile::Span;
 use memobuild_dockerfile::ast::{self, InlineFile, Word};
-use memobuild_dockerfile::lint::Rule;
+use memobuild_dockerfile::lint::Finding;
 use memobuild_dockerfile::words::Lexer;
 
 use super::Dispatch;
@@ -178,8 +178,7 @@ impl<'f> Dispatch<'_, 'f> {
         let relative = clean.trim_start_matches('/');
         let ignored = |ignored: &dyn Fn(&str) -> bool| !matches!(relative, "" | ".") && ignored(relative);
         if self.pass.ignored.is_some_and(ignored) {
-            let message = format!("Attempting to {verb} file {clean:?} that is excluded by .dockerignore");
-            self.pass.checks.report(Rule::CopyIgnoredFile, command.span, message);
+            self.pass.checks.report(Finding::copy_ignored_file(command.span, verb, &clean));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! WORKDIR.
 
 use memobuild_dockerfile::ast::Word;
-use memobuild_dockerfile::lint::Rule;
+use memobuild_dockerfile::lint::Finding;
 
 use super::Dispatch;
 use crate::error::Failure;
@@ -13,8 +13,7 @@ impl<'f> Dispatch<'_, 'f> {
     pub(super) fn workdir(&mut self, command: &Command<'f>, word: &Word) -> Result<(), Failure> {
         let written = self.expand(command, word)?;
         if !self.state.workdir_set && !written.starts_with('/') {
-            let message = format!("Relative workdir {written:?} can have unexpected results if the base image changes");
-            self.pass.checks.report(Rule::WorkdirRelativePath, command.span, message);
+            self.pass.checks.report(Finding::workdir_relative_path(command.span, &written));
         }
         self.state.workdir_set = true;
         // An absolute path stays as it is written in the config; steps get it clean.

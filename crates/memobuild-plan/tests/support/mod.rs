@@ -1,5 +1,5 @@
 //! A resolver that knows a few images, and short ways to plan a text.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test support")]
 
 use std::sync::Mutex;
 
