@@ -219,6 +219,32 @@ fn a_changed_byte_anywhere_is_found() {
     }
 }
 
+/// Damage shows while a bundle is in use that another one refers to: both are written anew, in the same process.
+#[test]
+fn damage_to_a_bundle_that_others_refer_to_is_repaired_by_building_again() {
+    let (_dir, store) = store();
+    let (below, above): ([&[u8]; 2], [&[u8]; 2]) = ([b"shared", b"below"], [b"shared", b"above"]);
+    let (first, second) = (commit(&store, &below), commit(&store, &above));
+    assert!(store.load_bundle(&second).unwrap().is_some());
+    let path = bundle_path(&store, &first);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[17] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let digest = ContentDigest::of(b"shared");
+    let error = store.content(&digest).unwrap().read_all().unwrap_err();
+    assert!(error.is_damage() && error.to_string().starts_with("damaged file in bundle"), "{error}");
+    assert!(store.load_bundle(&second).unwrap().is_none());
+    assert_eq!(commit(&store, &above), second);
+    assert!(store.load_bundle(&second).unwrap().is_some());
+    assert_eq!(store.content(&digest).unwrap().read_all().unwrap(), b"shared");
+    assert_eq!(commit(&store, &below), first);
+    // What was set aside is told of, until it is collected.
+    assert_eq!(store.check().unwrap().len(), 1);
+    store.gc(&memobuild_store::GcOptions::default()).unwrap();
+    assert_eq!(store.check().unwrap(), []);
+}
+
 #[test]
 fn a_blob_of_another_boot_is_read_through_once() {
     let (dir, store) = store();

@@ -207,6 +207,8 @@ impl Bundles {
         known.by_id.retain(|id, _| !gone(id));
         if known.by_id.len() < before {
             known.contents.retain(|_, (bundle, _)| !gone(&bundle.id));
+            // Any of the others may have referred to it.
+            known.by_id.values().for_each(|bundle| bundle.complete.store(false, Ordering::Relaxed));
         }
     }
 
