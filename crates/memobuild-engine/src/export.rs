@@ -263,7 +263,7 @@ fn image_file(
     names.extend(references(&output.names)?);
     let created = drafts.first().map_or((0, 0), |d| d.created);
     note(outcome, &root, &names);
-    let image = OutputImage { root, names, created: time::rfc3339(created.0, created.1) };
+    let image = OutputImage { root, names, created: Some(time::rfc3339(created.0, created.1)) };
     let dest = destination(output, output.tar.unwrap_or(true))?;
     let write = if output.kind == OutputKind::Docker { output::write_docker } else { output::write_oci };
     write(session.store, &image, &dest).map_err(|e| failed(&e))
