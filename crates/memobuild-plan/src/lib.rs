@@ -6,8 +6,8 @@
 //! BuildKit's Dockerfile frontend. It never reads a file, an environment variable or a clock, runs nothing, and never
 //! asks for a base image that no target needs.
 //!
-//! The way of a file: [`stages`] reads all FROMs and finds who reads whom, [`bases`] has the base images found and
-//! puts their ONBUILD triggers in place, [`dispatch`] walks through the instructions, and [`steps`] keeps the graph.
+//! The way of a file: `stages` reads all FROMs and finds who reads whom, `bases` has the base images found and
+//! puts their ONBUILD triggers in place, `dispatch` walks through the instructions, and `steps` keeps the graph.
 #![forbid(unsafe_code)]
 
 mod args;
