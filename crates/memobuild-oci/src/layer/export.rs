@@ -162,7 +162,27 @@ impl Write for Hasher {
 /// Writes the tar of a diff: siblings in byte order of their names, directories before what is in them, whiteouts where
 /// the name would stand. Directories that are only on the way have no entry, nor has the root.
 pub fn write_layer(diff: &Diff, store: &Store, policy: TimestampPolicy, out: &mut dyn Write) -> Result<(), LayerError> {
-    let mut export = Export { tar: TarWriter::new(out), store, policy, first: HashMap::new() };
+    write(diff, store, policy, out, true)
+}
+
+/// The same for a whole root file system, where names that start with `.wh.` are names like others.
+pub(crate) fn write_rootfs(
+    diff: &Diff,
+    store: &Store,
+    policy: TimestampPolicy,
+    out: &mut dyn Write,
+) -> Result<(), LayerError> {
+    write(diff, store, policy, out, false)
+}
+
+fn write(
+    diff: &Diff,
+    store: &Store,
+    policy: TimestampPolicy,
+    out: &mut dyn Write,
+    whiteouts: bool,
+) -> Result<(), LayerError> {
+    let mut export = Export { tar: TarWriter::new(out), store, policy, whiteouts, first: HashMap::new() };
     export.dir(&diff.root, &mut Vec::new())?;
     export.tar.finish().map(drop).map_err(LayerError::Write)
 }
@@ -171,6 +191,7 @@ struct Export<'a, 'w> {
     tar: TarWriter<&'w mut dyn Write>,
     store: &'a Store,
     policy: TimestampPolicy,
+    whiteouts: bool,
     /// The first path of each group of hard links.
     first: HashMap<LinkId, Vec<u8>>,
 }
@@ -181,7 +202,7 @@ impl Export<'_, '_> {
             self.whiteout(at, b".wh..opq")?;
         }
         for (name, change) in &dir.entries {
-            if name.starts_with(b".wh.") {
+            if self.whiteouts && name.starts_with(b".wh.") {
                 let why = "names that start with .wh. mean removals there (image-spec, layer.md)";
                 return Err(LayerError::Unrepresentable { path: [b"/", at.as_slice(), name].concat(), why });
             }

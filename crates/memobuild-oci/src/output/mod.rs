@@ -1,37 +1,51 @@
-//! Images as files that other tools read.
-#![allow(missing_docs, unused_variables, clippy::todo)]
-use crate::reference::Reference;
-use memobuild_image::Descriptor;
-use memobuild_store::Store;
-use memobuild_tree::Tree;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+//! Images as files that other tools read: `type=oci`, `docker`, `tar` and `local`.
+//!
+//! In: a manifest in the store (made by [`assemble`]) or a tree. Out: a file, a directory or standard output. Files get
+//! their names only when they are whole. Called by the engine. Never: writes through a symbolic link.
 
-#[derive(Debug, thiserror::Error)]
-pub enum OutputError {
-    #[error(transparent)]
-    Store(#[from] memobuild_store::StoreError),
-}
-#[derive(Debug, Clone)]
-pub enum Dest {
-    File(PathBuf),
-    Stdout,
-    Dir(PathBuf),
-}
-/// A manifest or index, in the store with all that it names.
-#[derive(Debug, Clone)]
+mod dest;
+mod error;
+mod layout;
+mod local;
+mod rootfs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use memobuild_image::{Descriptor, Index, Manifest, json, media};
+use memobuild_store::Store;
+
+pub use dest::Dest;
+pub use error::OutputError;
+pub use layout::{write_docker, write_oci};
+pub use local::write_local;
+pub use rootfs::write_tar;
+
+use crate::reference::Reference;
+
+/// What is written: a manifest or index that is in the store with all that it names.
+#[derive(Debug, Clone, PartialEq)]
 pub struct OutputImage {
+    /// The manifest or index; its annotations are passed on to `index.json`.
     pub root: Descriptor,
+    /// The image's names, with tags.
     pub names: Vec<Reference>,
-    /** RFC 3339 for org.opencontainers.image.created */
-    pub created: String,
+    /// RFC 3339 time for `org.opencontainers.image.created`, which BuildKit sets on the entry in `index.json`.
+    pub created: Option<String>,
 }
-#[derive(Debug, Clone)]
+
+/// What [`assemble`] made.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Assembled {
+    /// The manifest.
     pub manifest: Descriptor,
+    /// The config.
     pub config: Descriptor,
 }
-/// Puts config and manifest into the store.
+
+/// Puts a config and the manifest of an image into the store. The layers must be there when the image is written.
+/// With `docker_types` (`oci-mediatypes=false`) Docker's media types are used, and no annotations.
 pub fn assemble(
     store: &Store,
     config: &[u8],
@@ -39,21 +53,32 @@ pub fn assemble(
     annotations: &BTreeMap<String, String>,
     docker_types: bool,
 ) -> Result<Assembled, OutputError> {
-    todo!()
+    let config_descriptor = Descriptor::of(media::CONFIG, config);
+    let mut manifest = Manifest::new(config_descriptor, layers.to_vec());
+    manifest.annotations.clone_from(annotations);
+    if docker_types {
+        manifest = manifest.into_docker();
+    }
+    store.oci_blob_put(config)?;
+    let bytes = json::pretty(&manifest)?;
+    store.oci_blob_put(&bytes)?;
+    Ok(Assembled { manifest: Descriptor::of(&manifest.media_type, &bytes), config: manifest.config })
 }
-/// `type=oci`: tar (File, Stdout) or layout directory (Dir).
-pub fn write_oci(store: &Store, image: &OutputImage, dest: &Dest) -> Result<(), OutputError> {
-    todo!()
-}
-/// `type=docker`: OCI layout plus manifest.json.
-pub fn write_docker(store: &Store, image: &OutputImage, dest: &Dest) -> Result<(), OutputError> {
-    todo!()
-}
-/// `type=tar`: the root file system.
-pub fn write_tar(store: &Store, tree: &Tree, epoch: Option<i64>, dest: &Dest) -> Result<(), OutputError> {
-    todo!()
-}
-/// `type=local`. The warnings say what could not be made.
-pub fn write_local(store: &Store, tree: &Tree, epoch: Option<i64>, dir: &Path) -> Result<Vec<String>, OutputError> {
-    todo!()
+
+/// Puts an index of several manifests into the store (`--platform a,b`); each descriptor carries its platform.
+pub fn assemble_index(
+    store: &Store,
+    manifests: Vec<Descriptor>,
+    annotations: &BTreeMap<String, String>,
+    docker_types: bool,
+) -> Result<Descriptor, OutputError> {
+    let mut index = Index::new(manifests);
+    index.annotations.clone_from(annotations);
+    if docker_types {
+        index.media_type = media::DOCKER_INDEX.into();
+        index.annotations.clear();
+    }
+    let bytes = json::pretty(&index)?;
+    store.oci_blob_put(&bytes)?;
+    Ok(Descriptor::of(&index.media_type, &bytes))
 }

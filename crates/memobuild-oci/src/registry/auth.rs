@@ -37,7 +37,7 @@ impl Challenge {
             return None;
         }
         let (mut realm, mut service, mut scope) = (None, None, None);
-        for (key, value) in parameters(rest) {
+        for (key, value) in parameters(rest, ',') {
             match key.to_ascii_lowercase().as_str() {
                 "realm" => realm = Some(value),
                 "service" => service = Some(value),
@@ -70,8 +70,8 @@ pub(super) fn refresh(
     Some(form)
 }
 
-/// `key="value",key=value`, with backslashes in quotes.
-fn parameters(text: &str) -> Vec<(String, String)> {
+/// `key="value",key=value` with that separator, and backslashes in quotes: the parameters of a header.
+pub(crate) fn parameters(text: &str, separator: char) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut rest = text.trim();
     while let Some((key, after)) = rest.split_once('=') {
@@ -89,7 +89,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
                     break;
                 }
                 '\\' if quoted => value.extend(chars.next().map(|(_, c)| c)),
-                ',' if !quoted => {
+                c if c == separator && !quoted => {
                     end = at;
                     break;
                 }
@@ -97,7 +97,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
             }
         }
         out.push((key.trim().to_owned(), if quoted { value } else { value.trim().to_owned() }));
-        rest = after.get(end..).unwrap_or_default().trim_start().trim_start_matches(',').trim_start();
+        rest = after.get(end..).unwrap_or_default().trim_start().trim_start_matches(separator).trim_start();
     }
     out
 }

@@ -7,8 +7,9 @@ mod auth;
 mod client;
 mod credentials;
 mod error;
-mod retry;
+pub(crate) mod retry;
 pub(crate) mod tls;
 
+pub(crate) use auth::parameters;
 pub use client::{FetchedManifest, Registries, RegistryOptions};
 pub use error::RegistryError;
