@@ -1,0 +1,217 @@
+//! The arguments of `memobuild build`: docker buildx's names with docker buildx's meanings.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use memobuild_engine::{ContextInput, Output, SandboxChoice, SecretSource};
+use memobuild_image::Platform;
+use memobuild_plan::model::{ContextSource, Network};
+
+use crate::{cli::values, progress::ProgressMode};
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct BuildArgs {
+    /// The build's context: a directory, a URL, or - for an archive or a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT", value_parser = values::context_input)]
+    pub(crate) context: ContextInput,
+
+    /// The Dockerfile, relative to the current directory; - for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Name of the image, as NAME[:TAG]; may be given several times
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Platforms to build for, like linux/arm64
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<Platform>,
+
+    /// Value of an ARG; without =VALUE, what the environment has under that name
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", value_parser = values::build_arg)]
+    pub(crate) build_args: Vec<(String, Option<String>)>,
+
+    /// Named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], target:STAGE or a URL
+    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::build_context)]
+    pub(crate) build_contexts: Vec<(String, ContextSource)>,
+
+    /// Label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label, help_heading = "Image")]
+    pub(crate) labels: Vec<(String, String)>,
+
+    /// Annotation of the manifest
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = values::annotation, help_heading = "Image")]
+    pub(crate) annotations: Vec<(String, String)>,
+
+    /// Where the result goes: type=oci|docker|tar|local|image,dest=PATH; a bare path is a directory, - a tar on
+    /// standard output [default: the image stays in memobuild's store]
+    #[arg(short, long = "output", value_name = "OUTPUT", value_parser = values::output, help_heading = "Image")]
+    pub(crate) outputs: Vec<Output>,
+
+    /// Make every time in the image SOURCE_DATE_EPOCH (0 if not set), so that equal inputs give equal bytes
+    #[arg(long, help_heading = "Image")]
+    pub(crate) reproducible: bool,
+
+    /// Write the image's ID to this file
+    #[arg(long, value_name = "FILE", help_heading = "Image")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Image")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Run every step anew
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+
+    /// Run the steps of these stages anew
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', help_heading = "Cache")]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    /// Ask the registry for base images even if they are here
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) pull: bool,
+
+    /// Say which steps would run, and why, without running any
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) dry_run: bool,
+
+    /// Secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE
+    #[arg(long = "secret", value_name = "SECRET", value_parser = values::secret, help_heading = "Steps")]
+    pub(crate) secrets: Vec<(String, SecretSource)>,
+
+    /// Agent for RUN --mount=type=ssh: default or ID[=SOCKET]
+    #[arg(long = "ssh", value_name = "AGENT", value_parser = values::ssh, help_heading = "Steps")]
+    pub(crate) ssh: Vec<(String, PathBuf)>,
+
+    /// Network that steps see
+    #[arg(long, value_enum, default_value = "default", hide_default_value = true, help_heading = "Steps")]
+    pub(crate) network: NetworkArg,
+
+    /// Line of /etc/hosts in steps
+    #[arg(long = "add-host", value_name = "NAME:IP", value_parser = values::host, help_heading = "Steps")]
+    pub(crate) add_hosts: Vec<(String, String)>,
+
+    /// Size of /dev/shm in steps, like 64m
+    #[arg(long, value_name = "BYTES", value_parser = values::size, help_heading = "Steps")]
+    pub(crate) shm_size: Option<u64>,
+
+    /// Limit in steps, like nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = values::ulimit, help_heading = "Steps")]
+    pub(crate) ulimits: Vec<(String, i64, i64)>,
+
+    /// Control group that steps are put below, where that is allowed
+    #[arg(long, value_name = "GROUP", help_heading = "Steps")]
+    pub(crate) cgroup_parent: Option<String>,
+
+    /// What steps may ask for: security.insecure
+    #[arg(long, value_name = "RIGHT", value_delimiter = ',', help_heading = "Steps")]
+    pub(crate) allow: Vec<Entitlement>,
+
+    /// How steps are run; see `memobuild doctor`
+    #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Steps")]
+    pub(crate) sandbox: SandboxArg,
+
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Display")]
+    pub(crate) progress: ProgressMode,
+
+    /// Show no progress, print the image's ID
+    #[arg(short, long, help_heading = "Display")]
+    pub(crate) quiet: bool,
+
+    /// Check the Dockerfile instead of building; short for --call=check
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "call", help_heading = "Display")]
+    pub(crate) check: bool,
+
+    /// What to do with the Dockerfile
+    #[arg(long, value_enum, default_value = "build", hide_default_value = true, help_heading = "Display")]
+    pub(crate) call: Call,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  memobuild build -t app .                                  build ./Dockerfile; the image stays in memobuild's store
+  memobuild build -t app -o type=oci,dest=app.tar .         write an OCI archive
+  memobuild build --target bin -o out .                     write the root file system of stage `bin` to ./out
+  memobuild build --target bin -o - . | tar -t              the same as a tar on standard output
+  memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
+  memobuild build --platform linux/amd64,linux/arm64 -o type=oci,dest=app.tar .
+  memobuild build --build-context busybox=oci-layout://base .
+  memobuild build --dry-run .                               what would run, and why";
+
+/// `--network`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum NetworkArg {
+    /// The host's network
+    #[value(hide = true)]
+    Default,
+    /// The host's network
+    Host,
+    /// Loopback only
+    None,
+}
+
+impl From<NetworkArg> for Network {
+    fn from(arg: NetworkArg) -> Self {
+        match arg {
+            NetworkArg::Default => Self::Default,
+            NetworkArg::Host => Self::Host,
+            NetworkArg::None => Self::None,
+        }
+    }
+}
+
+/// `--sandbox`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SandboxArg {
+    /// The best that this machine can do
+    Auto,
+    /// Files served through FUSE: nothing is unpacked
+    Traced,
+    /// Files laid out on disk, under an overlay
+    Exact,
+    /// Files laid out on disk, chroot: root in an ordinary container
+    Chroot,
+}
+
+impl From<SandboxArg> for SandboxChoice {
+    fn from(arg: SandboxArg) -> Self {
+        match arg {
+            SandboxArg::Auto => Self::Auto,
+            SandboxArg::Traced => Self::Traced,
+            SandboxArg::Exact => Self::Exact,
+            SandboxArg::Chroot => Self::Chroot,
+        }
+    }
+}
+
+/// `--allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Entitlement {
+    /// RUN --security=insecure
+    #[value(name = "security.insecure")]
+    SecurityInsecure,
+    /// RUN --network=host, which is allowed anyway
+    #[value(name = "network.host")]
+    NetworkHost,
+}
+
+/// `--call`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Call {
+    /// Build
+    Build,
+    /// Check it for mistakes
+    Check,
+    /// List its arguments, secrets and caches
+    Outline,
+    /// List its stages
+    Targets,
+}

@@ -1,0 +1,81 @@
+//! `memobuild build`: arguments to a request, the engine's events to the progress display, the outcome to files.
+
+mod args;
+mod report;
+mod request;
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use memobuild_engine::{BuildRequest, Cancel, Destination, EngineError};
+use memobuild_observe::{Observer, Silent};
+
+use memobuild_store::Store;
+
+use super::{CliResult, Failure, check, env, failure::FailedStep, signals};
+use crate::progress::{Progress, ProgressMode};
+
+pub(crate) use args::{BuildArgs, Call};
+pub(crate) use request::{dockerfile, options};
+
+pub(crate) fn run(args: BuildArgs) -> CliResult {
+    match if args.check { Call::Check } else { args.call } {
+        Call::Build => {}
+        Call::Check => return check::check_for_build(&args),
+        Call::Outline => return check::outline(&args),
+        Call::Targets => return check::targets(&args),
+    }
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let (iidfile, metadata_file, dry_run) = (args.iidfile.clone(), args.metadata_file.clone(), args.dry_run);
+    let request = request::from_args(args)?;
+    refuse_terminal(&request, io::stdout().is_terminal())?;
+    let store = Store::open(&env::cache_dir()?)?;
+    if dry_run {
+        let silent: Arc<dyn Observer> = Arc::new(Silent);
+        let outcome = memobuild_engine::dry_run(&store, &request, &silent)?;
+        super::text::to_stdout(&report::dry_run(&outcome))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let cancel = Cancel::default();
+    let interrupt = signals::cancel_on_signal(&cancel);
+    let progress = Arc::new(Progress::start(mode));
+    let observer: Arc<dyn Observer> = Arc::clone(&progress) as Arc<dyn Observer>;
+    let result = memobuild_engine::build(&store, &request, &observer, &cancel);
+    progress.finish();
+    match (result, interrupt.signal()) {
+        (Ok(outcome), _) => {
+            report::write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
+            let stdout_is_taken = request.outputs.iter().any(|o| o.dest == Some(Destination::Stdout));
+            if mode == ProgressMode::Quiet && !stdout_is_taken {
+                super::text::to_stdout(&report::image_id(&outcome))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        (Err(_), Some(signal)) => Err(Failure::interrupted(signal)),
+        (Err(error), None) => Err(step_failure(error, &progress)),
+    }
+}
+
+/// The engine's error with what the progress display knows of the failed step.
+fn step_failure(error: EngineError, progress: &Progress) -> Failure {
+    let step = error
+        .step
+        .and_then(|id| progress.label(id))
+        .map(|label| FailedStep { label, log_tail: error.log_tail.clone() });
+    Failure::from(error).with_step(step)
+}
+
+/// A terminal can't show an archive, and at most one archive fits into standard output.
+fn refuse_terminal(request: &BuildRequest, is_terminal: bool) -> Result<(), Failure> {
+    match request.outputs.iter().filter(|o| o.dest == Some(Destination::Stdout)).count() {
+        0 => Ok(()),
+        1 if is_terminal => Err(Failure::usage("the image would be written to the terminal")
+            .with_hint("give --output a dest=FILE, or send standard output to a file or a pipe")),
+        1 => Ok(()),
+        _ => Err(Failure::usage("two outputs go to standard output: give one of them a dest=FILE")),
+    }
+}

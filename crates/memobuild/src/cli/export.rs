@@ -1,0 +1,170 @@
+//! `memobuild export`.
+
+use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitCode};
+
+use clap::Args;
+use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
+use memobuild_image::{Descriptor, ImageConfig, Platform};
+use memobuild_observe::FailureKind;
+use memobuild_oci::{
+    image::{BaseImage, BaseLayer, ImageSource, open},
+    layer::{self, Compression, TimestampPolicy},
+    output::{self, Dest, OutputImage},
+    registry::{Registries, RegistryOptions},
+};
+use memobuild_store::Store;
+
+use super::{CliResult, Failure, image, text, values};
+
+/// Write an image of memobuild's store to a file, a directory or standard output
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ExportArgs {
+    /// Name or ID of an image in memobuild's store
+    #[arg(value_name = "IMAGE")]
+    image: String,
+
+    /// Where it goes: type=oci|docker|tar|local,dest=PATH; a bare path is a directory, - a tar on standard output
+    #[arg(short, long, value_name = "OUTPUT", value_parser = values::output)]
+    output: Output,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  memobuild export app -o type=oci,dest=app.tar        an OCI archive
+  memobuild export app -o type=docker | docker load    what `docker load` takes
+  memobuild export app -o rootfs                       the root file system, in a directory";
+
+pub(crate) fn run(args: &ExportArgs) -> CliResult {
+    let to_stdout = args.output.dest == Some(Destination::Stdout);
+    if to_stdout && std::io::stdout().is_terminal() {
+        return Err(Failure::usage("the image would be written to the terminal")
+            .with_hint("give --output a dest=FILE, or send standard output to a file or a pipe"));
+    }
+    let store = image::store_with(&args.image)?;
+    let named = image::find(&store, &args.image)?;
+    // What is being read must not be collected meanwhile.
+    let _lease = store.lease()?;
+    let dest = dest(&args.output)?;
+    let epoch = None;
+    match args.output.kind {
+        OutputKind::Image => {
+            return Err(Failure::usage("the image is in the store already: expected type=oci, docker, tar or local"));
+        }
+        OutputKind::Oci | OutputKind::Docker => {
+            let manifest = assemble(&store, &named, &args.output.annotations, Some(&args.output))?;
+            let config = config(&store, &named)?;
+            let mut names = vec![named.name.clone().with_default_tag()];
+            if !args.output.names.is_empty() {
+                names = args
+                    .output
+                    .names
+                    .iter()
+                    .map(|n| n.parse())
+                    .collect::<Result<_, _>>()
+                    .map_err(|e: memobuild_oci::reference::ReferenceError| Failure::usage(e.to_string()))?;
+            }
+            let root = OutputImage { root: manifest, names, created: config.created };
+            let written = match args.output.kind {
+                OutputKind::Docker => output::write_docker(&store, &root, &dest),
+                _ => output::write_oci(&store, &root, &dest),
+            };
+            written.map_err(output_failure)?;
+        }
+        OutputKind::Tar | OutputKind::Local => {
+            let tree = base(&store, &named)?.tree(&|_, _| {}).map_err(image::failure)?;
+            match (&dest, args.output.kind) {
+                (Dest::Dir(dir), OutputKind::Local) => {
+                    for warning in output::write_local(&store, &tree, epoch, dir).map_err(output_failure)? {
+                        text::to_stderr(&format!("warning: {warning}\n"));
+                    }
+                }
+                _ => output::write_tar(&store, &tree, epoch, &dest).map_err(output_failure)?,
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The image's manifest in the store, made (with its layers' blobs) where it lacks.
+pub(crate) fn assemble(
+    store: &Store,
+    named: &image::Named,
+    annotations: &BTreeMap<String, String>,
+    output: Option<&Output>,
+) -> Result<Descriptor, Failure> {
+    let docker_types = output.is_some_and(|o| {
+        let oci = o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker);
+        !oci
+    });
+    let base = base(store, named)?;
+    let layers: Vec<Descriptor> =
+        (0..base.layers.len()).map(|i| layer(store, &base, i, output)).collect::<Result<_, _>>()?;
+    let config = image::blob(store, &named.image.config.digest)?;
+    let assembled = output::assemble(store, &config, &layers, annotations, docker_types).map_err(output_failure)?;
+    Ok(assembled.manifest)
+}
+
+/// The blob of a layer. What `compression=` asks for goes for layers that were built here, and with
+/// `force-compression=true` for those of the base image too.
+fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> Result<Descriptor, Failure> {
+    let broken = |e| Failure::caused(FailureKind::Cache, &e);
+    let wanted = output.and_then(compression);
+    let known = base.layers.get(i);
+    if let (Some(wanted), Some(BaseLayer { blob: None, bundle: Some(bundle), diff_id })) = (wanted, known) {
+        let made = layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken)?;
+        // The config names the diff ID: a layer that was built with other times has another one.
+        if made.diff_id == *diff_id {
+            return Ok(made.blob);
+        }
+    }
+    let blob = base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?;
+    match wanted {
+        Some(wanted) if output.is_some_and(|o| o.compression.force) && blob.media_type != wanted.media_type() => {
+            Ok(layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)?.blob)
+        }
+        _ => Ok(blob),
+    }
+}
+
+fn compression(output: &Output) -> Option<Compression> {
+    let name = match output.compression.method? {
+        CompressionMethod::Uncompressed => "uncompressed",
+        CompressionMethod::Gzip => "gzip",
+        CompressionMethod::Zstd => "zstd",
+    };
+    Compression::parse(name, output.compression.level)
+}
+
+fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
+    let bytes = image::blob(store, &named.image.config.digest)?;
+    serde_json::from_slice(&bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))
+}
+
+fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
+    let platform: Platform = config(store, named)?.platform;
+    let registries = Registries::new(RegistryOptions::default());
+    open(&ImageSource::Stored(named.name.clone()), &platform, store, &registries).map_err(image::failure)
+}
+
+/// Images become a directory where that is asked for, or where the name says so.
+fn dest(output: &Output) -> Result<Dest, Failure> {
+    let as_dir = |path: &Path| match (output.kind, output.tar) {
+        (OutputKind::Local, _) => true,
+        (OutputKind::Tar, _) => false,
+        (_, Some(tar)) => !tar,
+        (_, None) => path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/"),
+    };
+    match &output.dest {
+        Some(Destination::Path(path)) if as_dir(path) => Ok(Dest::Dir(path.clone())),
+        Some(Destination::Path(path)) => Ok(Dest::File(path.clone())),
+        Some(Destination::Stdout) | None => Ok(Dest::Stdout),
+    }
+}
+
+fn output_failure(error: output::OutputError) -> Failure {
+    match error {
+        output::OutputError::Store(error) => error.into(),
+        other => Failure::caused(FailureKind::Cache, &other),
+    }
+}

@@ -1,0 +1,105 @@
+//! Images of memobuild's own store, as the commands that look at them find them.
+
+use memobuild_observe::FailureKind;
+use memobuild_oci::{image::StoredImage, reference::Reference};
+use memobuild_store::Store;
+use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
+
+use super::{Failure, env};
+
+/// An image with the name under which it was found.
+pub(crate) struct Named {
+    pub(crate) name: Reference,
+    pub(crate) image: StoredImage,
+}
+
+/// The image of that name, or whose ID (or the beginning of it, 4 digits at least) that is.
+pub(crate) fn find(store: &Store, text: &str) -> Result<Named, Failure> {
+    let reference = text.parse::<Reference>();
+    if let Ok(name) = &reference
+        && let Some(image) = StoredImage::by_tag(store, name).map_err(failure)?
+    {
+        return Ok(Named { name: name.clone(), image });
+    }
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    if hex.len() >= 4 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let all = StoredImage::all(store).map_err(failure)?;
+        let mut found = all.into_iter().filter(|(_, image)| image.config.digest.hex().starts_with(hex));
+        if let Some((name, image)) = found.next() {
+            return match found.find(|(_, other)| other.config.digest != image.config.digest) {
+                Some(_) => Err(Failure::usage(format!("several images have an ID that begins with {text}"))),
+                None => Ok(Named { name, image }),
+            };
+        }
+    }
+    if let Err(error) = reference
+        && !text.starts_with("sha256:")
+    {
+        return Err(Failure::usage(error.to_string()));
+    }
+    Err(missing(store, text))
+}
+
+fn missing(store: &Store, text: &str) -> Failure {
+    let names: Vec<String> =
+        StoredImage::all(store).unwrap_or_default().iter().map(|(name, _)| name.familiar()).collect();
+    let failure = Failure::usage(format!("no image {text} in memobuild's store"));
+    match memobuild_dockerfile::diagnostic::nearest(text, names.iter().map(String::as_str), false) {
+        Some(near) => failure.with_hint(format!("did you mean {near}?")),
+        None => failure.with_hint("`memobuild images` lists what is there; `memobuild build -t NAME` makes one"),
+    }
+}
+
+/// The store, which must be there already.
+pub(crate) fn store_with(text: &str) -> Result<Store, Failure> {
+    env::existing_store()?.ok_or_else(|| {
+        Failure::usage(format!("no image {text}: memobuild's store is empty"))
+            .with_hint("`memobuild build -t NAME` makes an image")
+    })
+}
+
+/// The bytes of a small blob of the store: a config or manifest.
+pub(crate) fn blob(store: &Store, digest: &Sha256Digest) -> Result<Vec<u8>, Failure> {
+    let path = store.oci_blob_path(digest).ok_or_else(|| {
+        Failure::new(FailureKind::Cache, format!("{digest} is not in the store any more"))
+            .with_hint("build the image again")
+    })?;
+    std::fs::read(&path).map_err(|e| Failure::file(format!("cannot read {}", path.display()), &e))
+}
+
+/// Bytes of all files in all layers, before compression. None where a layer was never imported.
+pub(crate) fn unpacked_size(store: &Store, image: &StoredImage) -> Result<Option<u64>, Failure> {
+    let mut total = 0;
+    for layer in &image.layers {
+        let Some(bundle) = layer.bundle else { return Ok(None) };
+        let Some(bytes) = bundle_size(store, &bundle)? else { return Ok(None) };
+        total += bytes;
+    }
+    Ok(Some(total))
+}
+
+/// Bytes of all files that a bundle puts in place. None if it is gone.
+pub(crate) fn bundle_size(store: &Store, bundle: &BundleId) -> Result<Option<u64>, Failure> {
+    let Some(diff) = store.load_bundle(bundle)? else { return Ok(None) };
+    let mut total = 0;
+    diff.walk(&mut |_, change| {
+        if let Change::Put(Node::File(file)) = change {
+            total += file.size;
+        }
+    });
+    Ok(Some(total))
+}
+
+/// The first twelve digits, as docker shows an image's ID.
+pub(crate) fn short(digest: &Sha256Digest) -> String {
+    digest.hex().chars().take(12).collect()
+}
+
+/// An error of the image crate: the store's own errors keep their hints.
+pub(crate) fn failure(error: memobuild_oci::image::ImageError) -> Failure {
+    #[allow(unreachable_patterns, reason = "the crate may know more kinds of errors")]
+    match error {
+        memobuild_oci::image::ImageError::Store(error) => error.into(),
+        other => Failure::caused(FailureKind::Cache, &other),
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line. [`main`] reads the arguments, runs one command and turns a failure into text and an exit code.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod build;
+mod check;
+mod completions;
+mod du;
+mod env;
+mod export;
+mod failure;
+mod graph;
+mod image;
+mod images;
+mod inspect;
+mod planning;
+mod prune;
+mod signals;
+mod source;
+mod text;
+mod values;
+
+use failure::{CliResult, Failure};
+pub(crate) use text::{bytes, colours_allowed, paint, seconds, terminal_is_dumb};
+
+/// Builds container images from Dockerfiles: no daemon, no root, and only what changed runs again.
+#[derive(Debug, Parser)]
+#[command(name = "memobuild", version, propagate_version = true, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  MEMOBUILD_CACHE_DIR  where results are kept (default: $XDG_CACHE_HOME/memobuild or ~/.cache/memobuild)
+  MEMOBUILD_JSON_LOGS  1: diagnostic logs as JSON lines
+  RUST_LOG             which diagnostic logs are written to standard error
+  SOURCE_DATE_EPOCH    the time that images carry, in seconds since 1970
+  NO_COLOR             no colours
+
+Exit codes:
+  0 done   1 a step failed   2 usage   3 Dockerfile error   4 cache or store error
+  5 registry or network error   6 this machine cannot run steps";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(Box<build::BuildArgs>),
+    Check(check::CheckArgs),
+    Graph(graph::GraphArgs),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    Export(export::ExportArgs),
+    Du(du::DuArgs),
+    Prune(prune::PruneArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command that the process's arguments name. The exit code is the one to end with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env::start_logging();
+    let result = match cli.command {
+        Command::Build(args) => build::run(*args),
+        Command::Check(args) => check::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Du(args) => du::run(&args),
+        Command::Prune(args) => prune::run(&args),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

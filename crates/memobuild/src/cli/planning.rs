@@ -1,0 +1,176 @@
+//! Plans for the commands that only look: `check` and `graph`. Nothing is built, fetched or asked for but the configs
+//! of base images, and a base image that can't be had is no failure: the plan is then made as if it were bare.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use clap::Args;
+use memobuild_dockerfile::{
+    Dockerfile,
+    ignore::{IgnoreMatcher, read_patterns},
+    lint::Rule,
+};
+use memobuild_engine::{ContextInput, DockerfileInput};
+use memobuild_image::{ImageConfig, Platform};
+use memobuild_observe::FailureKind;
+use memobuild_oci::{
+    image::{ImageSource, Pick, StoredImage, open},
+    reference::Reference,
+    registry::{Registries, RegistryOptions},
+};
+use memobuild_plan::{
+    Hooks, PlanError, PlanErrorKind, Planned,
+    model::{BaseRequest, BaseResolver, ContextSource, Options, ResolvedBase},
+};
+use memobuild_store::Store;
+
+use super::{Failure, env, source, text, values};
+
+/// What `check` and `graph` look at: a part of `build`'s arguments.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Directory that holds the Dockerfile; - for a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT", default_value = ".", value_parser = values::context_input)]
+    pub(crate) context: ContextInput,
+
+    /// The Dockerfile, relative to the current directory; - for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Stage to look at [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Platforms, like linux/arm64
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<Platform>,
+
+    /// Value of an ARG; without =VALUE, what the environment has under that name
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", value_parser = values::build_arg)]
+    pub(crate) build_args: Vec<(String, Option<String>)>,
+
+    /// Named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], target:STAGE or a URL
+    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::build_context)]
+    pub(crate) build_contexts: Vec<(String, ContextSource)>,
+}
+
+impl PlanArgs {
+    pub(crate) fn dockerfile(&self) -> Result<Dockerfile, Failure> {
+        let input = match &self.file {
+            None => DockerfileInput::InContext,
+            Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
+            Some(path) => DockerfileInput::Path(path.clone()),
+        };
+        source::read(&self.context, &input)
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let given = self.build_args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+        Options {
+            target: self.target.clone(),
+            platforms: self.platforms.clone(),
+            build_args: given.collect(),
+            contexts: self.build_contexts.iter().cloned().collect(),
+            ..Options::default()
+        }
+    }
+}
+
+/// A plan and the base images of which nothing is known.
+pub(crate) struct Looked {
+    pub(crate) planned: Planned,
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Plans a file. `all_stages`: stages that the target does not need are looked at too.
+pub(crate) fn plan(
+    file: &Dockerfile,
+    options: &Options,
+    context: &ContextInput,
+    all_stages: bool,
+) -> Result<Looked, Failure> {
+    let matcher = match context {
+        ContextInput::Directory(dir) => ignore_file(dir)?,
+        _ => None,
+    };
+    let ignored = matcher.as_ref().map(|m| |path: &str| m.matches(path.as_bytes()));
+    let hooks = Hooks { ignored: ignored.as_ref().map(|f| f as &dyn Fn(&str) -> bool), all_stages };
+    let bases = LocalFirst::default();
+    let mut planned = memobuild_plan::plan(file, options, &bases, hooks).map_err(|e| failure(&e))?;
+    let unknown = bases.unknown.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !unknown.is_empty() {
+        // Variables may come from the base image.
+        planned.findings.retain(|f| f.rule != Rule::UndefinedVar);
+    }
+    Ok(Looked { planned, unknown })
+}
+
+/// Why no plan could be made, with the place.
+pub(crate) fn failure(error: &PlanError) -> Failure {
+    let kind = match error.kind {
+        PlanErrorKind::Dockerfile | PlanErrorKind::Checks => FailureKind::Dockerfile,
+        PlanErrorKind::BaseImage => FailureKind::Registry,
+        PlanErrorKind::Request | PlanErrorKind::Denied => FailureKind::Usage,
+    };
+    let all: Vec<String> = error.diagnostics.iter().map(|d| d.render(text::stderr_colour())).collect();
+    Failure::rendered(kind, all.join("\n\n"))
+}
+
+/// The context's ignore file, if it can be judged path by path: one with exceptions can't.
+fn ignore_file(dir: &Path) -> Result<Option<IgnoreMatcher>, Failure> {
+    let Ok(text) = std::fs::read(dir.join(".dockerignore")) else { return Ok(None) };
+    let matcher = IgnoreMatcher::new(&read_patterns(&text))
+        .map_err(|e| Failure::new(FailureKind::Dockerfile, format!(".dockerignore: {e}")))?;
+    Ok(Some(matcher).filter(|m| !m.has_exceptions() && !m.is_empty()))
+}
+
+/// Finds base images in layouts, in the store and in registries; those that it does not find count as bare.
+#[derive(Default)]
+struct LocalFirst {
+    store: Mutex<Option<Store>>,
+    unknown: Mutex<Vec<String>>,
+}
+
+impl LocalFirst {
+    fn store(&self) -> Option<Store> {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if store.is_none() {
+            *store = env::open_store().ok();
+        }
+        store.clone()
+    }
+
+    fn config(&self, request: &BaseRequest) -> Option<(String, ImageConfig)> {
+        let store = self.store()?;
+        let named = |name: &str| {
+            let reference: Reference = name.parse().ok()?;
+            let stored = StoredImage::by_tag(&store, &reference).ok()?.is_some();
+            Some(if stored { ImageSource::Stored(reference) } else { ImageSource::Registry(reference) })
+        };
+        let source = match &request.context {
+            None => named(&request.name)?,
+            Some(ContextSource::Image(name)) => named(name)?,
+            Some(ContextSource::OciLayout(path)) => ImageSource::Path { path: path.into(), pick: Pick::Any },
+            Some(_) => return None,
+        };
+        let registries = Registries::new(RegistryOptions::default());
+        let image = open(&source, &request.platform, &store, &registries).ok()?;
+        Some((image.manifest.to_string(), image.config))
+    }
+}
+
+impl BaseResolver for LocalFirst {
+    fn resolve(&self, requests: &[BaseRequest]) -> Vec<Result<ResolvedBase, String>> {
+        let one = |request: &BaseRequest| {
+            let (digest, config) = self.config(request).unwrap_or_else(|| {
+                self.unknown.lock().unwrap_or_else(PoisonError::into_inner).push(request.name.clone());
+                let bare = ImageConfig { platform: request.platform.clone(), ..ImageConfig::default() };
+                (String::new(), bare)
+            });
+            Ok(ResolvedBase { handle: 0, digest, config })
+        };
+        requests.iter().map(one).collect()
+    }
+}

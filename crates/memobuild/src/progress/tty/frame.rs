@@ -1,0 +1,156 @@
+//! The build as lines of text. Pure: a board and a size in, lines out, none wider than the terminal.
+
+use std::time::Duration;
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::{
+    cli::{paint, seconds},
+    progress::{
+        board::{Board, Ending, Vertex},
+        plain::transfer,
+    },
+};
+
+/// Columns and rows of a terminal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
+/// One line, colours included, and the columns that it takes.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) width: usize,
+}
+
+/// What to draw.
+pub(super) struct Frame<'a> {
+    pub(super) board: &'a Board,
+    pub(super) now: Duration,
+    pub(super) colour: bool,
+}
+
+const RED: &str = "31";
+const YELLOW: &str = "33";
+const BLUE: &str = "34";
+const GREY: &str = "90";
+
+impl Frame<'_> {
+    /// As much as fits: the header, all that runs with the end of its output, and the last of what is over.
+    pub(super) fn live(&self, size: Size) -> Vec<Line> {
+        // The last row stays free: the cursor stands there.
+        let room = size.rows.saturating_sub(1).max(1);
+        let columns = columns(size);
+        let running = self.board.vertices.iter().filter(|v| v.ending.is_none()).count();
+        let over = self.board.vertices.len() - running;
+        let for_tails = room.saturating_sub(1 + running + over.min(3));
+        let tail = for_tails.checked_div(running).unwrap_or(0).min(6);
+        let heads = room.saturating_sub(1 + running * (1 + tail));
+        let hidden = if over > heads { over - heads.saturating_sub(1) } else { 0 };
+
+        let mut lines = vec![self.header(columns)];
+        let mut skipped = 0;
+        for vertex in &self.board.vertices {
+            if vertex.ending.is_some() && skipped < hidden {
+                skipped += 1;
+                if skipped == hidden && heads > 0 {
+                    lines.push(self.line(GREY, &format!(" => ... {hidden} before"), "", columns));
+                }
+                continue;
+            }
+            lines.push(self.vertex(vertex, columns));
+            if vertex.ending.is_none() {
+                let all = vertex.tail();
+                let shown = all.get(all.len().saturating_sub(tail)..).unwrap_or_default();
+                lines.extend(shown.iter().map(|l| self.line(GREY, &format!(" => => # {l}"), "", columns)));
+            }
+        }
+        lines.truncate(room);
+        lines
+    }
+
+    /// Everything, however long.
+    pub(super) fn whole(&self, size: Size) -> Vec<Line> {
+        let columns = columns(size);
+        let mut lines = vec![self.header(columns)];
+        for vertex in &self.board.vertices {
+            lines.push(self.vertex(vertex, columns));
+            if matches!(vertex.ending, Some(Ending::Failed(_))) {
+                lines.extend(vertex.tail().iter().map(|l| self.line("", &format!(" => => # {l}"), "", columns)));
+            }
+        }
+        lines.extend(self.board.warnings.iter().map(|w| self.line(YELLOW, &format!("warning: {w}"), "", columns)));
+        lines
+    }
+
+    fn header(&self, columns: usize) -> Line {
+        let board = self.board;
+        let mut text = format!("[+] Building {} ({}/{})", seconds(self.now), board.steps_done, board.steps_total);
+        match board.finished {
+            Some(true) => text.push_str(" FINISHED"),
+            Some(false) => text.push_str(" FAILED"),
+            None => {}
+        }
+        self.line("", &text, board.sandbox.as_deref().unwrap_or_default(), columns)
+    }
+
+    fn vertex(&self, vertex: &Vertex, columns: usize) -> Line {
+        let (word, colour) = match &vertex.ending {
+            None => ("", ""),
+            Some(Ending::Done) => ("", BLUE),
+            Some(Ending::Cached) => ("CACHED ", BLUE),
+            Some(Ending::Failed(_)) => ("ERROR ", RED),
+            Some(Ending::Cancelled) => ("CANCELED ", YELLOW),
+        };
+        let time = seconds(vertex.took.unwrap_or_else(|| self.now.saturating_sub(vertex.began)));
+        let right = match vertex.bytes {
+            Some(moved) if vertex.ending.is_none() => format!("{} {time:>6}", transfer(moved)),
+            Some((done, _)) => format!("{} {time:>6}", crate::cli::bytes(done)),
+            None => time,
+        };
+        self.line(colour, &format!(" => {word}{}", vertex.title.replace(['\n', '\t', '\r'], " ")), &right, columns)
+    }
+
+    /// Text at the left, cut where it is too long, and a text at the right edge, left out where there is no room.
+    fn line(&self, colour: &str, left: &str, right: &str, columns: usize) -> Line {
+        let gap = if right.is_empty() { 0 } else { 1 };
+        let room = columns.saturating_sub(right.width() + gap);
+        let (right, room) = if room < 16 { ("", columns) } else { (right, room) };
+        let left = cut(left, room);
+        let blanks = if right.is_empty() { 0 } else { columns - left.width() - right.width() };
+        let text = format!("{left}{}{right}", " ".repeat(blanks));
+        let width = text.width();
+        Line { text: if colour.is_empty() { text } else { paint(self.colour, colour, &text) }, width }
+    }
+}
+
+/// One column less than there are: a full row makes some terminals go to the next one.
+fn columns(size: Size) -> usize {
+    size.columns.saturating_sub(1).max(1)
+}
+
+/// The text in at most that many columns, with an ellipsis where something was cut off.
+fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut width = 0;
+    for c in text.chars() {
+        let w = c.width().unwrap_or(0);
+        if width + w + 1 > columns {
+            break;
+        }
+        width += w;
+        out.push(c);
+    }
+    out.push('…');
+    out
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;
