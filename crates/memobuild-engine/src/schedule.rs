@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memobuild_dockerfile::Diagnostic;
 use memobuild_observe::{FailureKind, StepOutcome, TraceEvent};
 use memobuild_plan::model::{CopySource, MountKind, Op, Step, StepId};
 
@@ -212,6 +213,13 @@ impl<'a, 's> Dispatcher<'a, 's> {
 
     fn fail(&mut self, id: usize, mut error: EngineError) {
         error.step = error.step.or(Some(id));
+        if let Some(step) = self.session.plan.steps.get(id)
+            && let Some(span) = step.span
+        {
+            // The message with its place and a marked excerpt.
+            let source = &self.session.plan.source;
+            error.message = Diagnostic::error(source, span, error.message).render(false);
+        }
         self.failure.get_or_insert(error);
         self.session.cancel.cancel();
     }

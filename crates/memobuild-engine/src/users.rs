@@ -11,7 +11,7 @@ const MAX_FILE: usize = 10 << 20;
 pub(crate) struct ExecUser {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the primary one in front.
     pub(crate) groups: Vec<u32>,
     /// Home directory; `/` where the user is not listed.
     pub(crate) home: String,
@@ -123,6 +123,8 @@ pub(crate) fn exec_user(spec: &str, tree: &Tree, read: ReadFile<'_>) -> Result<E
             (None, None) => return Err(UserError::NoGroup(group_part.to_owned())),
         }
     }
+    user.groups.retain(|gid| *gid != user.gid);
+    user.groups.insert(0, user.gid);
     Ok(user)
 }
 
@@ -185,12 +187,12 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        assert_eq!(exec(""), "0:0 [] /root");
-        assert_eq!(exec("app"), "1500:1600 [1700] /home/app");
-        assert_eq!(exec("1500"), "1500:1600 [1700] /home/app");
-        assert_eq!(exec("app:grp"), "1500:1700 [] /home/app");
-        assert_eq!(exec("77:grp"), "77:1700 [] /");
-        assert_eq!(exec("77"), "77:0 [] /");
+        assert_eq!(exec(""), "0:0 [0] /root");
+        assert_eq!(exec("app"), "1500:1600 [1600, 1700] /home/app");
+        assert_eq!(exec("1500"), "1500:1600 [1600, 1700] /home/app");
+        assert_eq!(exec("app:grp"), "1500:1700 [1700] /home/app");
+        assert_eq!(exec("77:grp"), "77:1700 [1700] /");
+        assert_eq!(exec("77"), "77:0 [0] /");
         assert_eq!(exec("nobody"), "unable to find user nobody: no matching entries in passwd file");
         assert_eq!(exec("1:none"), "unable to find group none: no matching entries in group file");
     }

@@ -35,10 +35,10 @@ pub(crate) enum PlaceError {
 }
 
 impl Attributes {
-    /// Mode of directories made on the way.
+    /// Mode of directories made on the way, which take permission bits only.
     fn dir_mode(&self) -> u32 {
         match self.chmod {
-            Some(Chmod::Octal(mode)) => mode,
+            Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         }
     }

@@ -82,6 +82,8 @@ fn one(
             MountKind::Secret { bytes: bytes.into(), uid: *uid, gid: *gid, mode: *mode }
         }
         PlannedKind::Ssh { id, required, uid, gid, mode } => {
+            // The variable is there even if no agent is, as BuildKit has it.
+            out.env.push([b"SSH_AUTH_SOCK=", mount.target.as_bytes()].concat());
             let Some(socket) = session.request.ssh.get(id) else {
                 if *required {
                     return Err(EngineError::step(format!("no SSH key {id:?} forwarded from the client"))
@@ -89,7 +91,6 @@ fn one(
                 }
                 return Ok(None);
             };
-            out.env.push([b"SSH_AUTH_SOCK=", mount.target.as_bytes()].concat());
             MountKind::SshSocket { host_path: socket.clone(), uid: *uid, gid: *gid, mode: *mode }
         }
     }))
