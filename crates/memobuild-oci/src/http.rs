@@ -12,7 +12,9 @@ use std::{
 
 use memobuild_image::time::parse_http;
 use memobuild_store::{Ref, Store, StoreError};
-use memobuild_tree::{BundleId, Change, ContentDigest, Diff, File, KeyDigest, KeyHasher, Meta, Mtime, Node, Sha256Digest};
+use memobuild_tree::{
+    BundleId, Change, ContentDigest, Diff, File, KeyDigest, KeyHasher, Meta, Mtime, Node, Sha256Digest,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use ureq::{Agent, Body, http::Response};
@@ -69,7 +71,9 @@ impl HttpError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Store(e) => return e.hint(),
-            Self::Status { status: 401 | 403, .. } => "the server wants credentials; fetch the file in a RUN with a secret".into(),
+            Self::Status { status: 401 | 403, .. } => {
+                "the server wants credentials; fetch the file in a RUN with a secret".into()
+            }
             Self::Status { .. } => "check the address".into(),
             Self::Transport { .. } => "check the network and the proxy settings (HTTPS_PROXY, NO_PROXY)".into(),
             Self::Checksum { .. } => "if the new file is the right one, change --checksum".into(),

@@ -35,7 +35,8 @@ fn manifest(dir: &Path, platform: &str) -> Descriptor {
     let bundle = writer.finish(&diff).unwrap();
     let layer = export_layer(&store, &bundle, Compression::Zstd { level: 1 }, TimestampPolicy::Keep).unwrap();
     fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
-    fs::copy(store.oci_blob_path(&layer.blob.digest).unwrap(), dir.join("blobs/sha256").join(layer.blob.digest.hex())).unwrap();
+    fs::copy(store.oci_blob_path(&layer.blob.digest).unwrap(), dir.join("blobs/sha256").join(layer.blob.digest.hex()))
+        .unwrap();
     let platform: Platform = platform.parse().unwrap();
     let config = ImageConfig {
         platform: platform.clone(),
@@ -78,7 +79,8 @@ fn the_platform_is_chosen_through_nested_indexes() {
     note.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
     let root = index(dir.path(), vec![note, arms, plain]);
     layout(dir.path(), vec![root.clone()]);
-    let platform = |wanted: &str| opened(dir.path(), Pick::Any, wanted, &store).map(|b| (b.platform.to_string(), b.pinned));
+    let platform =
+        |wanted: &str| opened(dir.path(), Pick::Any, wanted, &store).map(|b| (b.platform.to_string(), b.pinned));
     assert_eq!(platform("linux/amd64"), Ok(("linux/amd64".into(), root.digest)));
     assert_eq!(platform("linux/arm64"), Ok(("linux/arm64".into(), root.digest)));
     assert_eq!(platform("linux/arm/v7"), Ok(("linux/arm/v6".into(), root.digest)));

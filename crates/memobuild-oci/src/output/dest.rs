@@ -51,7 +51,8 @@ impl Sink {
         fs::create_dir_all(parent).map_err(error)?;
         // The umask takes away what it must, as for any file.
         let mode = fs::Permissions::from_mode(0o666);
-        let made = tempfile::Builder::new().prefix(".memobuild-").permissions(mode).tempfile_in(parent).map_err(error)?;
+        let made =
+            tempfile::Builder::new().prefix(".memobuild-").permissions(mode).tempfile_in(parent).map_err(error)?;
         let (file, temporary): (File, TempPath) = made.into_parts();
         Ok(Self::new(Box::new(file), Some(path.clone()), Some(temporary)))
     }

@@ -104,7 +104,8 @@ fn write_dir(store: &Store, image: &OutputImage, dir: &Path) -> Result<(), Outpu
     }
     put(dir, "oci-layout", LAYOUT)?;
     let known = fs::read(dir.join("index.json")).ok();
-    let mut index: Index = known.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_else(|| Index::new(Vec::new()));
+    let mut index: Index =
+        known.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_else(|| Index::new(Vec::new()));
     let mut new = entries(image);
     if image.names.is_empty() {
         // A layout can be asked for its `latest`; BuildKit's client names it so.

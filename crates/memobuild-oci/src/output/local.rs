@@ -91,17 +91,26 @@ impl Writer<'_> {
         self.finish(&made, dir.meta(), at)
     }
 
-    fn file(&mut self, file: &memobuild_tree::File, fd: BorrowedFd<'_>, name: &[u8], at: &[Vec<u8>]) -> Result<(), OutputError> {
+    fn file(
+        &mut self,
+        file: &memobuild_tree::File,
+        fd: BorrowedFd<'_>,
+        name: &[u8],
+        at: &[Vec<u8>],
+    ) -> Result<(), OutputError> {
         let temporary = self.temporary();
         if let Some(first) = file.link.and_then(|id| self.links.get(&id)) {
-            let linked = self.parent(first).and_then(|(dir, last)| rustix::fs::linkat(&dir, last, fd, &*temporary, AtFlags::empty()));
+            let linked = self
+                .parent(first)
+                .and_then(|(dir, last)| rustix::fs::linkat(&dir, last, fd, &*temporary, AtFlags::empty()));
             if linked.is_ok() {
                 return self.rename(fd, &temporary, name, at, "a file");
             }
             // A file system without hard links: a second copy is the next best.
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(fd, &*temporary, flags, Mode::from_raw_mode(0o600)).map_err(|e| node_error(at, e))?;
+        let made =
+            rustix::fs::openat(fd, &*temporary, flags, Mode::from_raw_mode(0o600)).map_err(|e| node_error(at, e))?;
         let written = self.fill(file, made, at).and_then(|made| self.finish(&made, &file.meta, at));
         if let Err(e) = written {
             // Best effort: the error says what matters.
@@ -118,7 +127,9 @@ impl Writer<'_> {
         let mut out = File::from(fd);
         if file.size > 0 {
             let mut content = self.store.content(&file.content)?.reader();
-            io::copy(&mut content, &mut out).and_then(|_| out.flush()).map_err(|source| OutputError::Node { path: joined(at), source })?;
+            io::copy(&mut content, &mut out)
+                .and_then(|_| out.flush())
+                .map_err(|source| OutputError::Node { path: joined(at), source })?;
         }
         Ok(out.into())
     }
@@ -131,7 +142,13 @@ impl Writer<'_> {
         self.rename(fd, &temporary, name, at, "a symbolic link")
     }
 
-    fn special(&mut self, special: &Special, fd: BorrowedFd<'_>, name: &[u8], at: &[Vec<u8>]) -> Result<(), OutputError> {
+    fn special(
+        &mut self,
+        special: &Special,
+        fd: BorrowedFd<'_>,
+        name: &[u8],
+        at: &[Vec<u8>],
+    ) -> Result<(), OutputError> {
         if special.kind != SpecialKind::Fifo {
             self.warnings.push(format!("{}: devices are left out of a local output", display(&joined(at))));
             return Ok(());
@@ -168,7 +185,14 @@ impl Writer<'_> {
     }
 
     /// Puts a finished entry in its place. An empty directory makes way; one that holds something is the user's.
-    fn rename(&self, fd: BorrowedFd<'_>, from: &str, to: &[u8], at: &[Vec<u8>], what: &'static str) -> Result<(), OutputError> {
+    fn rename(
+        &self,
+        fd: BorrowedFd<'_>,
+        from: &str,
+        to: &[u8],
+        at: &[Vec<u8>],
+        what: &'static str,
+    ) -> Result<(), OutputError> {
         let mut result = rustix::fs::renameat(fd, from, fd, to);
         if result == Err(Errno::ISDIR) {
             result = match rustix::fs::unlinkat(fd, to, AtFlags::REMOVEDIR) {

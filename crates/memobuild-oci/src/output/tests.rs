@@ -92,7 +92,9 @@ fn layouts_and_archives_come_back_as_they_were() {
     fs::write(at("oci.tar.zst"), packed).unwrap();
     for name in ["oci.tar", "oci", "docker.tar", "oci.tar.zst"] {
         let (_keep, other) = super::tests::store();
-        for pick in [Pick::Tag("1".into()), Pick::Tag("example.com/a/b:1".into()), Pick::Digest(image.root.digest), Pick::Any] {
+        for pick in
+            [Pick::Tag("1".into()), Pick::Tag("example.com/a/b:1".into()), Pick::Digest(image.root.digest), Pick::Any]
+        {
             let base = open(&at(name), pick, &other).unwrap();
             assert_eq!(base.manifest, image.root.digest, "{name}");
             assert_eq!(base.tree(&|_, _| ()).unwrap(), tree, "{name}");
@@ -129,7 +131,10 @@ fn other_tools_read_what_is_written() {
     for (from, to) in [
         (format!("oci-archive:{}:1", at("oci.tar")), format!("dir:{}", at("d1"))),
         (format!("oci:{}:1", at("oci")), format!("dir:{}", at("d2"))),
-        (format!("docker-archive:{}:example.com/a/b:1", at("docker.tar")), format!("docker-archive:{}:z:1", at("saved.tar"))),
+        (
+            format!("docker-archive:{}:example.com/a/b:1", at("docker.tar")),
+            format!("docker-archive:{}:z:1", at("saved.tar")),
+        ),
     ] {
         if run("skopeo", &["--insecure-policy", "copy", "-q", &from, &to]).is_none() {
             return;
@@ -145,7 +150,8 @@ fn other_tools_read_what_is_written() {
         let text = fs::read_to_string(format!("{}/rootfs/bin/tool", at("bundle"))).unwrap();
         assert!(text.contains("echo hi"));
     }
-    write_tar(&store, &diff(&store).1.apply(&Tree::default()).unwrap(), Some(5), &Dest::File(at("root.tar").into())).unwrap();
+    write_tar(&store, &diff(&store).1.apply(&Tree::default()).unwrap(), Some(5), &Dest::File(at("root.tar").into()))
+        .unwrap();
     if let Some(list) = run("tar", &["--full-time", "--numeric-owner", "--utc", "-tvf", &at("root.tar")]) {
         assert!(list.contains("-rw------- 0/0               6 1970-01-01 00:00:05 etc/a"), "{list}");
         assert!(list.contains("etc/b link to etc/a") && list.contains("crw-r--r-- 0/0             1,3"), "{list}");
@@ -161,7 +167,8 @@ fn a_directory_can_hold_many_images() {
         write_oci(&store, &image(&store, names).0, &dest).unwrap();
     }
     let index: Index = serde_json::from_slice(&fs::read(dir.path().join("index.json")).unwrap()).unwrap();
-    let names: Vec<_> = index.manifests.iter().filter_map(|d| d.annotations.get("org.opencontainers.image.ref.name")).collect();
+    let names: Vec<_> =
+        index.manifests.iter().filter_map(|d| d.annotations.get("org.opencontainers.image.ref.name")).collect();
     assert_eq!(names, ["2", "1", "latest"]);
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, Read, Write},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -33,6 +34,8 @@ pub struct RegistryOptions {
     pub insecure: Vec<String>,
     /// Hosts to ask in place of others: `(docker.io, mirror.example)`. The other is asked if the mirror fails.
     pub mirrors: Vec<(String, String)>,
+    /// The directory of docker's `config.json`; `None`: `DOCKER_CONFIG`, else `~/.docker`.
+    pub docker_config: Option<PathBuf>,
 }
 
 /// A manifest or index as the registry sent it, its digest verified where one was asked for.
@@ -80,12 +83,12 @@ impl Registries {
     /// Reads the user's credentials; connects to nothing.
     pub fn new(options: RegistryOptions) -> Self {
         Self(Arc::new(Inner {
-            options,
             checked: agent(false),
             unchecked: agent(true),
-            config: DockerConfig::load(),
+            config: DockerConfig::load(options.docker_config.clone()),
             tokens: Mutex::default(),
             schemes: Mutex::default(),
+            options,
         }))
     }
 
@@ -141,7 +144,9 @@ impl Target<'_> {
         let mut backoff = Backoff::default();
         loop {
             match self.manifest_once(wanted, digest) {
-                Err(e) if e.is_transient() && backoff.again(None) => tracing::debug!("trying again: {e}"),
+                Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(None) => {
+                    tracing::debug!("trying again: {e}");
+                }
                 answer => return answer,
             }
         }

@@ -65,10 +65,11 @@ struct Answer {
 }
 
 impl DockerConfig {
-    /// The user's file. One that lacks or can't be read is an empty one: pulls are then anonymous.
-    pub(super) fn load() -> Self {
-        let dir = std::env::var_os("DOCKER_CONFIG").filter(|d| !d.is_empty()).map(PathBuf::from);
-        let dir = dir.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    /// The user's file, or that in another directory. One that lacks or can't be read is an empty one: pulls are then
+    /// anonymous.
+    pub(super) fn load(dir: Option<PathBuf>) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let dir = dir.or_else(|| variable("DOCKER_CONFIG")).or_else(|| Some(variable("HOME")?.join(".docker")));
         let Some(path) = dir.map(|d| d.join("config.json")) else { return Self::default() };
         let Ok(text) = std::fs::read(&path) else { return Self::default() };
         serde_json::from_slice(&text).unwrap_or_else(|e| {

@@ -106,6 +106,19 @@ impl RegistryError {
         })
     }
 
+    /// Whether nobody listens there: at the first contact waiting is of no use.
+    pub(super) fn is_refusal(&self) -> bool {
+        let refused = |e: &std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+        match self {
+            Self::Transport { source, .. } => match &**source {
+                ureq::Error::Io(e) => refused(e),
+                ureq::Error::ConnectionFailed => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether the same question may be answered better a moment later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
