@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     CliResult, Failure,
     build::{self, BuildArgs},
-    planning::{self, Looked, PlanArgs},
+    planning::{self, Looked, PlanArgs, Scope},
     source, text,
 };
 
@@ -40,22 +40,25 @@ enum Format {
 }
 
 pub(crate) fn run(args: &CheckArgs) -> CliResult {
-    check(&args.plan.dockerfile()?, &args.plan.options(), &args.plan.context, args.format)
+    check(&args.plan.dockerfile()?, &args.plan.options(), &args.plan.context, args.plan.pull, args.format)
 }
 
 /// `build --check`.
 pub(crate) fn check_for_build(args: &BuildArgs) -> CliResult {
-    check(&dockerfile_of(args)?, &build::options(args)?, &args.context, Format::Text)
+    check(&dockerfile_of(args)?, &build::options(args)?, &args.context, args.pull, Format::Text)
 }
 
 fn dockerfile_of(args: &BuildArgs) -> Result<Dockerfile, Failure> {
     source::read(&args.context, &build::dockerfile(args)?)
 }
 
-fn check(dockerfile: &Dockerfile, options: &Options, context: &ContextInput, format: Format) -> CliResult {
-    let Looked { planned, unknown } = planning::plan(dockerfile, options, context, true)?;
+fn check(dockerfile: &Dockerfile, options: &Options, context: &ContextInput, pull: bool, format: Format) -> CliResult {
+    let scope = Scope { all_stages: true, pull };
+    let Looked { planned, unknown } = planning::plan(dockerfile, options, context, scope)?;
     for name in unknown {
-        text::to_stderr(&format!("note: {name} is not here, so variables and triggers that it sets are not known\n"));
+        text::to_stderr(&format!(
+            "note: {name} is not here: variables and triggers that it sets are not known (--pull asks for it)\n"
+        ));
     }
     let findings = planned.findings;
     let shown = match format {

@@ -4,13 +4,12 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitC
 
 use clap::Args;
 use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
-use memobuild_image::{Descriptor, ImageConfig, Platform};
+use memobuild_image::{Descriptor, ImageConfig};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
-    image::{BaseImage, BaseLayer, ImageSource, open},
+    image::{BaseImage, BaseLayer, from_stored},
     layer::{self, Compression, TimestampPolicy},
     output::{self, Dest, OutputImage},
-    registry::{Registries, RegistryOptions},
 };
 use memobuild_store::Store;
 
@@ -142,9 +141,7 @@ fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
 }
 
 fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
-    let platform: Platform = config(store, named)?.platform;
-    let registries = Registries::new(RegistryOptions::default());
-    open(&ImageSource::Stored(named.name.clone()), &platform, store, &registries).map_err(image::failure)
+    from_stored(&named.image, &named.name.familiar(), store).map_err(image::failure)
 }
 
 /// Images become a directory where that is asked for, or where the name says so.
@@ -163,8 +160,9 @@ fn dest(output: &Output) -> Result<Dest, Failure> {
 }
 
 fn output_failure(error: output::OutputError) -> Failure {
-    match error {
-        output::OutputError::Store(error) => error.into(),
-        other => Failure::caused(FailureKind::Cache, &other),
+    let failure = Failure::caused(FailureKind::Cache, &error);
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }

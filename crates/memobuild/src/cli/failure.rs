@@ -18,7 +18,7 @@ pub(crate) struct Failure {
     headed: bool,
     causes: Vec<String>,
     hint: Option<String>,
-    step: Option<FailedStep>,
+    step: Option<Box<FailedStep>>,
 }
 
 /// The step that failed and the end of what it wrote.
@@ -90,7 +90,7 @@ impl Failure {
 
     #[must_use]
     pub(crate) fn with_step(mut self, step: Option<FailedStep>) -> Self {
-        self.step = step;
+        self.step = step.map(Box::new);
         self
     }
 
@@ -110,9 +110,7 @@ impl Failure {
         } else {
             let _ = writeln!(out, "{} {}", paint("1;31", "error:"), self.message);
         }
-        if let Some(step) = &self.step
-            && !self.message.contains(&step.label)
-        {
+        if let Some(step) = self.step.as_ref().filter(|s| s.log_tail.is_empty() && !self.message.contains(&s.label)) {
             let _ = writeln!(out, "  in {}", step.label);
         }
         for cause in &self.causes {
@@ -169,7 +167,6 @@ mod tests {
         a.c:1: error
         ------
         error: process "/bin/sh -c make" did not complete successfully: exit code: 2
-          in [build 2/3] RUN make
         hint: run `memobuild doctor`
         "#);
     }

@@ -7,7 +7,7 @@ use memobuild_plan::render;
 
 use super::{
     CliResult,
-    planning::{self, Looked, PlanArgs},
+    planning::{self, Looked, PlanArgs, Scope},
     text,
 };
 
@@ -44,9 +44,12 @@ enum Format {
 
 pub(crate) fn run(args: &GraphArgs) -> CliResult {
     let file = args.plan.dockerfile()?;
-    let Looked { planned, unknown } = planning::plan(&file, &args.plan.options(), &args.plan.context, false)?;
+    let scope = Scope { all_stages: false, pull: args.plan.pull };
+    let Looked { planned, unknown } = planning::plan(&file, &args.plan.options(), &args.plan.context, scope)?;
     for name in unknown {
-        text::to_stderr(&format!("note: {name} is not here, so triggers that it sets are not shown\n"));
+        text::to_stderr(&format!(
+            "note: {name} is not here: triggers that it sets are not shown (--pull asks for it)\n"
+        ));
     }
     let plan = &planned.plan;
     let mut shown = match args.format {

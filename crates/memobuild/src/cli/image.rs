@@ -1,7 +1,10 @@
 //! Images of memobuild's own store, as the commands that look at them find them.
 
 use memobuild_observe::FailureKind;
-use memobuild_oci::{image::StoredImage, reference::Reference};
+use memobuild_oci::{
+    image::{ImageError, StoredImage},
+    reference::Reference,
+};
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
 
@@ -42,12 +45,18 @@ pub(crate) fn find(store: &Store, text: &str) -> Result<Named, Failure> {
 
 fn missing(store: &Store, text: &str) -> Failure {
     let names: Vec<String> =
-        StoredImage::all(store).unwrap_or_default().iter().map(|(name, _)| name.familiar()).collect();
+        StoredImage::all(store).unwrap_or_default().iter().map(|(name, _)| short_name(name)).collect();
     let failure = Failure::usage(format!("no image {text} in memobuild's store"));
     match memobuild_dockerfile::diagnostic::nearest(text, names.iter().map(String::as_str), false) {
         Some(near) => failure.with_hint(format!("did you mean {near}?")),
         None => failure.with_hint("`memobuild images` lists what is there; `memobuild build -t NAME` makes one"),
     }
+}
+
+/// As a person writes it: `:latest` goes without saying.
+fn short_name(name: &Reference) -> String {
+    let name = name.familiar();
+    name.strip_suffix(":latest").map_or(name.clone(), str::to_owned)
 }
 
 /// The store, which must be there already.
@@ -95,11 +104,16 @@ pub(crate) fn short(digest: &Sha256Digest) -> String {
     digest.hex().chars().take(12).collect()
 }
 
-/// An error of the image crate: the store's own errors keep their hints.
-pub(crate) fn failure(error: memobuild_oci::image::ImageError) -> Failure {
-    #[allow(unreachable_patterns, reason = "the crate may know more kinds of errors")]
-    match error {
-        memobuild_oci::image::ImageError::Store(error) => error.into(),
-        other => Failure::caused(FailureKind::Cache, &other),
+/// An error of the image crate, with its hint.
+pub(crate) fn failure(error: ImageError) -> Failure {
+    let kind = match &error {
+        ImageError::Registry(_) => FailureKind::Registry,
+        ImageError::NotStored(_) => FailureKind::Usage,
+        _ => FailureKind::Cache,
+    };
+    let failure = Failure::caused(kind, &error);
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }

@@ -110,9 +110,8 @@ fn as_json(store: &Store, all: &[(Reference, StoredImage)]) -> Result<String, Fa
 fn remove(store: &Store, names: &[String]) -> CliResult {
     for text in names {
         let named = image::find(store, text)?;
-        // The store knows an image by its full name with a tag.
-        let full = named.name.with_default_tag().to_string();
-        if !store.tag_remove(&full)? {
+        let full = named.name.clone().with_default_tag();
+        if !StoredImage::untag(store, &named.name).map_err(image::failure)? {
             return Err(Failure::usage(format!("no image {text} in memobuild's store")));
         }
         text::to_stdout(&format!("untagged {full}\n"))?;

@@ -18,7 +18,7 @@ pub(crate) struct InspectArgs {
     image: String,
 
     /// Print the config (or the manifest) byte for byte
-    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, default_missing_value = "config")]
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "config")]
     raw: Option<Raw>,
 
     /// List the layers and the commands that made them

@@ -1,5 +1,5 @@
-//! Plans for the commands that only look: `check` and `graph`. Nothing is built, fetched or asked for but the configs
-//! of base images, and a base image that can't be had is no failure: the plan is then made as if it were bare.
+//! Plans for the commands that only look: `check` and `graph`. Nothing is built; registries are asked only with
+//! `--pull`; and a base image that can't be had is no failure: the plan is then made as if it were bare.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use memobuild_engine::{ContextInput, DockerfileInput};
 use memobuild_image::{ImageConfig, Platform};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
-    image::{ImageSource, Pick, StoredImage, open},
+    image::{ImageSource, StoredImage, open},
     reference::Reference,
     registry::{Registries, RegistryOptions},
 };
@@ -54,6 +54,10 @@ pub(crate) struct PlanArgs {
     /// Named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], target:STAGE or a URL
     #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::build_context)]
     pub(crate) build_contexts: Vec<(String, ContextSource)>,
+
+    /// Ask registries for the configs of base images that are not here
+    #[arg(long)]
+    pub(crate) pull: bool,
 }
 
 impl PlanArgs {
@@ -84,20 +88,29 @@ pub(crate) struct Looked {
     pub(crate) unknown: Vec<String>,
 }
 
-/// Plans a file. `all_stages`: stages that the target does not need are looked at too.
+/// How far a look goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope {
+    /// Stages that the target does not need are looked at too.
+    pub(crate) all_stages: bool,
+    /// Registries are asked for what is not here.
+    pub(crate) pull: bool,
+}
+
+/// Plans a file.
 pub(crate) fn plan(
     file: &Dockerfile,
     options: &Options,
     context: &ContextInput,
-    all_stages: bool,
+    scope: Scope,
 ) -> Result<Looked, Failure> {
     let matcher = match context {
         ContextInput::Directory(dir) => ignore_file(dir)?,
         _ => None,
     };
     let ignored = matcher.as_ref().map(|m| |path: &str| m.matches(path.as_bytes()));
-    let hooks = Hooks { ignored: ignored.as_ref().map(|f| f as &dyn Fn(&str) -> bool), all_stages };
-    let bases = LocalFirst::default();
+    let hooks = Hooks { ignored: ignored.as_ref().map(|f| f as &dyn Fn(&str) -> bool), all_stages: scope.all_stages };
+    let bases = Bases { pull: scope.pull, ..Bases::default() };
     let mut planned = memobuild_plan::plan(file, options, &bases, hooks).map_err(|e| failure(&e))?;
     let unknown = bases.unknown.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !unknown.is_empty() {
@@ -126,14 +139,15 @@ fn ignore_file(dir: &Path) -> Result<Option<IgnoreMatcher>, Failure> {
     Ok(Some(matcher).filter(|m| !m.has_exceptions() && !m.is_empty()))
 }
 
-/// Finds base images in layouts, in the store and in registries; those that it does not find count as bare.
+/// Finds base images in layouts, in the store and perhaps in registries; those that it does not find count as bare.
 #[derive(Default)]
-struct LocalFirst {
+struct Bases {
+    pull: bool,
     store: Mutex<Option<Store>>,
     unknown: Mutex<Vec<String>>,
 }
 
-impl LocalFirst {
+impl Bases {
     fn store(&self) -> Option<Store> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         if store.is_none() {
@@ -147,12 +161,16 @@ impl LocalFirst {
         let named = |name: &str| {
             let reference: Reference = name.parse().ok()?;
             let stored = StoredImage::by_tag(&store, &reference).ok()?.is_some();
-            Some(if stored { ImageSource::Stored(reference) } else { ImageSource::Registry(reference) })
+            match (stored, self.pull) {
+                (true, _) => Some(ImageSource::Stored(reference)),
+                (false, true) => Some(ImageSource::Registry(reference)),
+                (false, false) => None,
+            }
         };
         let source = match &request.context {
             None => named(&request.name)?,
             Some(ContextSource::Image(name)) => named(name)?,
-            Some(ContextSource::OciLayout(path)) => ImageSource::Path { path: path.into(), pick: Pick::Any },
+            Some(ContextSource::OciLayout(path)) => ImageSource::layout(path),
             Some(_) => return None,
         };
         let registries = Registries::new(RegistryOptions::default());
@@ -161,7 +179,7 @@ impl LocalFirst {
     }
 }
 
-impl BaseResolver for LocalFirst {
+impl BaseResolver for Bases {
     fn resolve(&self, requests: &[BaseRequest]) -> Vec<Result<ResolvedBase, String>> {
         let one = |request: &BaseRequest| {
             let (digest, config) = self.config(request).unwrap_or_else(|| {

@@ -176,6 +176,7 @@ impl Board {
                 }
             }
             TraceEvent::Warning { message } => {
+                let message = one_line(&message);
                 self.warnings.push(message.clone());
                 changes.push(Change::Warning(message));
             }
@@ -239,5 +240,38 @@ impl Board {
             vertex.ending = Some(Ending::Done);
             changes.push(Change::Ended(v));
         }
+    }
+}
+
+/// A warning in one line. One about a place in a file comes with an excerpt, which `check` shows; here its head and the
+/// place are enough.
+fn one_line(message: &str) -> String {
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default();
+    let headed = first.starts_with("warning");
+    let place = lines.find_map(|line| line.trim().strip_prefix("--> "));
+    let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+    format!("{}{first}{place}", if headed { "" } else { "warning: " })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_fit_a_line() {
+        assert_eq!(one_line("no cache"), "warning: no cache");
+        let excerpt = "warning[StageNameCasing]: Stage name 'A'\n --> Dockerfile:1:14\n  |\n1 | FROM x AS A\n";
+        assert_eq!(one_line(excerpt), "warning[StageNameCasing]: Stage name 'A' (Dockerfile:1:14)");
+    }
+
+    #[test]
+    fn a_transfer_ends_once() {
+        let mut board = Board::default();
+        let mut sync = |done, finished| {
+            let event = TraceEvent::RemoteSync { what: "pull".into(), done, total: Some(10), finished };
+            board.apply(Duration::ZERO, event).len()
+        };
+        assert_eq!([sync(0, false), sync(10, true), sync(10, true), sync(10, false), sync(1, false)], [2, 2, 0, 0, 2]);
     }
 }

@@ -163,7 +163,7 @@ impl<W: Write + Send> Display for Plain<W> {
                     self.written = true;
                 }
                 Change::Warning(message) => {
-                    writeln!(self.out, "{}warning: {message}", if self.written { "\n" } else { "" })?;
+                    writeln!(self.out, "{}{message}", if self.written { "\n" } else { "" })?;
                     self.written = true;
                 }
             }

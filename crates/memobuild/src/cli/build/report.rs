@@ -7,6 +7,7 @@ use std::{
 };
 
 use memobuild_engine::{BuildOutcome, StepReport};
+use memobuild_oci::reference::Reference;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Failure, text};
@@ -41,9 +42,14 @@ fn metadata(outcome: &BuildOutcome) -> Value {
         out.insert("containerimage.digest".into(), image.to_string().into());
     }
     if !outcome.names.is_empty() {
-        out.insert("image.name".into(), outcome.names.join(",").into());
+        out.insert("image.name".into(), outcome.names.iter().map(|n| full(n)).collect::<Vec<_>>().join(",").into());
     }
     Value::Object(out)
+}
+
+/// The name with its registry and tag.
+fn full(name: &str) -> String {
+    name.parse::<Reference>().map_or_else(|_| name.to_owned(), |r| r.with_default_tag().to_string())
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
@@ -97,7 +103,7 @@ mod tests {
             image: Some(Sha256Digest::of(b"manifest")),
             config: Some(Sha256Digest::of(b"config")),
             descriptor: Some(("application/vnd.oci.image.manifest.v1+json".into(), 482)),
-            names: vec!["docker.io/library/app:1".into(), "docker.io/library/app:2".into()],
+            names: vec!["app:1".into(), "docker.io/library/app:2".into()],
             steps: vec![
                 step("[1/2] FROM busybox", false, None),
                 step("[2/2] RUN make", true, Some("no result for these inputs")),

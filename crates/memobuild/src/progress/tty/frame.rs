@@ -72,17 +72,12 @@ impl Frame<'_> {
         lines
     }
 
-    /// Everything, however long.
+    /// One line for everything there was, however many. What a failed step wrote comes with the error.
     pub(super) fn whole(&self, size: Size) -> Vec<Line> {
         let columns = columns(size);
         let mut lines = vec![self.header(columns)];
-        for vertex in &self.board.vertices {
-            lines.push(self.vertex(vertex, columns));
-            if matches!(vertex.ending, Some(Ending::Failed(_))) {
-                lines.extend(vertex.tail().iter().map(|l| self.line("", &format!(" => => # {l}"), "", columns)));
-            }
-        }
-        lines.extend(self.board.warnings.iter().map(|w| self.line(YELLOW, &format!("warning: {w}"), "", columns)));
+        lines.extend(self.board.vertices.iter().map(|vertex| self.vertex(vertex, columns)));
+        lines.extend(self.board.warnings.iter().map(|w| self.line(YELLOW, w, "", columns)));
         lines
     }
 

@@ -1,0 +1,157 @@
+//! Each command at work, on images that need no sandbox.
+
+mod common;
+
+use std::{fs, io::Write as _, process::Stdio};
+
+use common::{Place, text};
+
+const DOCKERFILE: &str = "\
+# base what all share
+FROM scratch AS base
+COPY a.txt /data/a
+FROM base
+# VERSION goes into a label
+ARG VERSION=1
+COPY b.txt /data/b
+WORKDIR /data
+LABEL version=$VERSION
+CMD [\"/data/b\"]
+";
+
+fn place() -> Place {
+    Place::with(&[("Dockerfile", DOCKERFILE), ("a.txt", "a\n"), ("b.txt", "b\n")])
+}
+
+#[test]
+fn plain_progress_of_a_first_and_a_second_build() {
+    let place = place();
+    insta::assert_snapshot!("plain_first", place.shown(&["build", "--progress", "plain", "-t", "app", "."]));
+    insta::assert_snapshot!("plain_second", place.shown(&["build", "--progress", "plain", "-t", "app", "."]));
+}
+
+#[test]
+fn raw_json_progress_is_one_object_a_line() {
+    let place = place();
+    let out = place.memobuild(&["build", "--progress", "rawjson", "."]);
+    assert!(out.status.success() && out.stdout.is_empty());
+    let events: Vec<serde_json::Value> =
+        text(&out.stderr).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|e| e["time"].as_str().is_some_and(|t| t.ends_with('Z'))));
+    assert!(events.iter().any(|e| e["event"] == "build_started"));
+    let last = events.last().unwrap();
+    assert_eq!((&last["event"], &last["ok"]), (&"build_finished".into(), &true.into()));
+}
+
+#[test]
+fn quiet_prints_the_id_and_files_hold_it() {
+    let place = place();
+    let out = place.memobuild(&["build", "-q", "-t", "app:1", "--iidfile", "iid", "--metadata-file", "meta.json", "."]);
+    let id = text(&out.stdout);
+    assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
+    assert_eq!(id.trim_end(), place.read("iid"));
+    let metadata: serde_json::Value = serde_json::from_str(&place.read("meta.json")).unwrap();
+    assert_eq!(metadata["containerimage.config.digest"], id.trim_end());
+    assert_eq!(metadata["image.name"], "docker.io/library/app:1");
+
+    assert!(place.stdout(&["images", "--no-trunc"]).contains(id.trim_end()));
+    assert_eq!(place.stdout(&["images", "-q", "--no-trunc"]), id);
+    let config: serde_json::Value = serde_json::from_str(&place.stdout(&["inspect", "--raw", "app:1"])).unwrap();
+    assert_eq!(config["config"]["Labels"]["version"], "1");
+    let short = id.trim_start_matches("sha256:").get(..8).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&place.stdout(&["inspect", short])).unwrap();
+    assert_eq!(shown["id"], id.trim_end());
+    assert_eq!(shown["layers"].as_array().unwrap().len(), config["rootfs"]["diff_ids"].as_array().unwrap().len());
+    assert!(place.stdout(&["inspect", "--layers", "app:1"]).contains("COPY b.txt"));
+}
+
+#[test]
+fn exports_in_each_form() {
+    let place = place();
+    place.stdout(&["build", "-q", "-t", "app", "."]);
+    for output in ["type=oci,dest=oci.tar", "type=docker,dest=docker.tar", "type=oci,dest=layout,tar=false", "rootfs"] {
+        place.stdout(&["export", "app", "--output", output]);
+    }
+    assert_eq!(place.read("rootfs/data/b"), "b\n");
+    assert!(place.path("layout/index.json").exists());
+    let list = |file: &str| {
+        let out = place.command("tar").args(["-tf", file]).output().unwrap();
+        text(&out.stdout)
+    };
+    assert!(list("oci.tar").contains("index.json"));
+    assert!(list("docker.tar").contains("manifest.json"));
+    let out = place.memobuild(&["export", "app", "--output", "-"]);
+    fs::write(place.path("rootfs.tar"), out.stdout).unwrap();
+    assert!(list("rootfs.tar").contains("data/b"));
+
+    let raw: serde_json::Value = serde_json::from_str(&place.stdout(&["inspect", "--raw=manifest", "app"])).unwrap();
+    assert_eq!(raw["schemaVersion"], 2);
+    let zstd = "type=oci,dest=zstd,tar=false,compression=zstd,force-compression=true";
+    place.stdout(&["export", "app", "--output", zstd]);
+    let index: serde_json::Value = serde_json::from_str(&place.read("zstd/index.json")).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    assert!(place.read(&format!("zstd/blobs/{digest}")).contains("tar+zstd"));
+}
+
+#[test]
+fn builds_write_to_standard_output() {
+    let place = place();
+    let out = place.memobuild(&["build", "--progress", "quiet", "--output", "-", "."]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    fs::write(place.path("out.tar"), &out.stdout).unwrap();
+    let list = place.command("tar").args(["-tf", "out.tar"]).output().unwrap();
+    assert!(text(&list.stdout).contains("data/a"));
+}
+
+#[test]
+fn a_dockerfile_from_standard_input() {
+    let place = Place::new();
+    let mut command = place.command(env!("CARGO_BIN_EXE_memobuild"));
+    let mut child = command.args(["build", "-q", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"FROM scratch\nLABEL a=b\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success() && out.stdout.starts_with(b"sha256:"));
+}
+
+#[test]
+fn the_dry_run_changes_nothing() {
+    let place = place();
+    insta::assert_snapshot!("dry_run_first", place.shown(&["build", "--dry-run", "."]));
+    assert_eq!(place.stdout(&["images", "-q"]), "");
+    place.stdout(&["build", "-q", "."]);
+    insta::assert_snapshot!("dry_run_second", place.shown(&["build", "--dry-run", "."]));
+}
+
+#[test]
+fn looking_without_building() {
+    let place = place();
+    insta::assert_snapshot!("graph_text", place.shown(&["graph"]));
+    insta::assert_snapshot!("graph_mermaid", place.shown(&["graph", "--format", "mermaid"]));
+    insta::assert_snapshot!("targets", place.shown(&["build", "--call", "targets", "."]));
+    insta::assert_snapshot!("outline", place.shown(&["build", "--call", "outline", "--build-arg", "VERSION=7", "."]));
+    insta::assert_snapshot!("check_clean", place.shown(&["check"]));
+    place.write("Dockerfile", "from scratch AS A\nCOPY a.txt /\nCMD run it\n");
+    insta::assert_snapshot!("check_findings", place.shown(&["check"]));
+    insta::assert_snapshot!("check_json", place.shown(&["check", "--format", "json"]));
+    assert_eq!(place.memobuild(&["build", "--check", "."]).status.code(), Some(3));
+    assert!(!place.path("../cache").exists(), "looking makes no cache");
+}
+
+#[test]
+fn the_cache_is_shown_and_pruned() {
+    let place = place();
+    assert!(place.stdout(&["du"]).contains("0B in ~/cache"));
+    place.stdout(&["build", "-q", "-t", "app", "."]);
+    let usage: serde_json::Value = serde_json::from_str(&place.stdout(&["du", "--json"])).unwrap();
+    assert!(usage["totalBytes"].as_u64().unwrap() > 0);
+    assert!(place.stdout(&["prune", "--all", "--dry-run"]).starts_with("would free"));
+    assert!(place.stdout(&["prune", "--all", "--force"]).starts_with("freed"));
+    // Named images stay and can be used.
+    place.stdout(&["export", "app", "-o", "out"]);
+    assert_eq!(place.stdout(&["images", "--remove", "app"]), "untagged docker.io/library/app:latest\n");
+    assert_eq!(place.stdout(&["images", "-q"]), "");
+    place.stdout(&["prune", "--all", "--force"]);
+    let left: serde_json::Value = serde_json::from_str(&place.stdout(&["du", "--json"])).unwrap();
+    let bundles = left["items"].as_array().unwrap().iter().filter(|i| i["kind"] == "bundle").count();
+    assert_eq!(bundles, 0, "{left:#}");
+}
