@@ -1,6 +1,8 @@
 //! Pulls from a real registry (Debian's docker-registry, on loopback, filled by skopeo), through a proxy that breaks
 //! connections. Skipped, saying so, where these programs lack.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     fs,

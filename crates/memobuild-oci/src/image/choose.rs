@@ -99,10 +99,10 @@ pub(super) fn for_platform(
     let mut candidates = Vec::new();
     collect(place, root, root_bytes, store, 0, &mut candidates)?;
     // A single manifest is taken whatever it is for, as BuildKit takes it.
-    if !media::is_index(&root.media_type) {
-        if let Some((descriptor, bytes)) = candidates.pop() {
-            return read(place, &descriptor, bytes, store);
-        }
+    if !media::is_index(&root.media_type)
+        && let Some((descriptor, bytes)) = candidates.pop()
+    {
+        return read(place, &descriptor, bytes, store);
     }
     let mut best: Option<(u32, Descriptor, Option<Vec<u8>>)> = None;
     let mut have = Vec::new();
@@ -118,7 +118,7 @@ pub(super) fn for_platform(
             best = Some((fitness, descriptor, bytes));
         }
     }
-    let no_platform = || ImageError::NoPlatform { image: place.shown(), wanted: wanted.clone(), have };
+    let no_platform = || ImageError::NoPlatform { image: place.shown(), wanted: Box::new(wanted.clone()), have };
     let (_, descriptor, bytes) = best.ok_or_else(no_platform)?;
     read(place, &descriptor, bytes, store)
 }

@@ -80,7 +80,7 @@ pub enum ImageError {
         /// The image, as it was asked for.
         image: String,
         /// The platform wanted.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// Those that are there.
         have: Vec<String>,
     },

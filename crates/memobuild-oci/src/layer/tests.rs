@@ -308,7 +308,7 @@ fn build(parts: &[(Vec<u8>, Part)], at: &[u8], writer: &BundleWriter) -> DirChan
         };
         let pair = matches!(part, Part::Pair(..));
         // A later part of the same name would tear a pair apart.
-        let taken = dir.entries.get(name.as_slice()).is_some() || pair && name.len() > 240;
+        let taken = dir.entries.contains_key(name.as_slice()) || pair && name.len() > 240;
         if !taken {
             dir.entries.insert(name.as_slice().into(), change);
         } else if pair {

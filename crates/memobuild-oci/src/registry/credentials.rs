@@ -81,10 +81,9 @@ impl DockerConfig {
     /// Those for a registry, if there are any. Runs a helper program where the file names one.
     pub(super) fn for_registry(&self, registry: &str) -> Option<Credentials> {
         let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-        if let Some(helper) = self.helpers.get(registry).or(self.store.as_ref()) {
-            if let Some(found) = ask(helper, server) {
-                return Some(found);
-            }
+        let helper = self.helpers.get(registry).or(self.store.as_ref());
+        if let Some(found) = helper.and_then(|helper| ask(helper, server)) {
+            return Some(found);
         }
         let host = |key: &str| {
             let key = key.trim_start_matches("https://").trim_start_matches("http://");

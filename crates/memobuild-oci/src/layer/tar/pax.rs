@@ -1,7 +1,10 @@
 //! PAX records: `length key=value\n`, over and over (POSIX pax, "pax Extended Header").
 
+/// Key and value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The records of one extended header, in order, as slices of it.
-pub(super) fn records(mut text: &[u8]) -> Result<Vec<(&[u8], &[u8])>, &'static str> {
+pub(super) fn records(mut text: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
     const BAD: &str = "damaged PAX record";
     let mut out = Vec::new();
     while !text.is_empty() {
