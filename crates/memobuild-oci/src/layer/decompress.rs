@@ -2,8 +2,13 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use liblzma::{bufread::XzDecoder, stream::Stream};
+
 /// Bytes read from the source at once.
 const BUFFER: usize = 256 * 1024;
+/// What an xz stream may ask for: `xz -9` needs 65 MiB to unpack, a hostile one asks for 4 GiB. (zstd's own limit is a
+/// window of 128 MiB.)
+const XZ_MEMORY: u64 = 256 << 20;
 
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +70,10 @@ impl<R: Read> Sniffed<R> {
             Packing::Gzip => read(&mut flate2::bufread::MultiGzDecoder::new(source)),
             Packing::Zstd => read(&mut zstd::Decoder::with_buffer(source)?),
             Packing::Bzip2 => read(&mut bzip2::bufread::MultiBzDecoder::new(source)),
-            Packing::Xz => read(&mut liblzma::bufread::XzDecoder::new_multi_decoder(source)),
+            Packing::Xz => {
+                let stream = Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+                read(&mut XzDecoder::new_stream(source, stream))
+            }
         }
     }
 
