@@ -60,8 +60,8 @@ need_busybox() {
     fi
 }
 
-# A dynamic program names its loader.
-is_static() { [ -x "$1" ] && ! LC_ALL=C grep -qa 'ld-linux\|ld-musl' "$1"; }
+# ldd fails on a program that has no loader, or says so.
+is_static() { [ -x "$1" ] && { ! ldd "$1" >/dev/null 2>&1 || ldd "$1" 2>&1 | grep -q 'statically linked'; }; }
 
 build_release() {
     (cd "$root" && cargo build --release -q -p memobuild)

@@ -30,9 +30,12 @@ pub(crate) struct ExportArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  memobuild export app -o type=oci,dest=app.tar        an OCI archive
-  memobuild export app -o type=docker | docker load    what `docker load` takes
-  memobuild export app -o rootfs                       the root file system, in a directory";
+  An OCI archive:
+    memobuild export app -o type=oci,dest=app.tar
+  What `docker load` takes:
+    memobuild export app -o type=docker | docker load
+  The root file system, in a directory:
+    memobuild export app -o rootfs";
 
 pub(crate) fn run(args: &ExportArgs) -> CliResult {
     let to_stdout = args.output.dest == Some(Destination::Stdout);

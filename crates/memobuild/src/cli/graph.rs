@@ -25,9 +25,12 @@ pub(crate) struct GraphArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  memobuild graph .                                     one line for each step
-  memobuild graph --target test --format mermaid .      for a Markdown page
-  memobuild graph --format dot . | dot -Tsvg >graph.svg";
+  One line for each step:
+    memobuild graph .
+  For a Markdown page:
+    memobuild graph --target test --format mermaid .
+  A picture:
+    memobuild graph --format dot . | dot -Tsvg >graph.svg";
 
 /// `--format`.
 #[derive(Debug, Clone, Copy, ValueEnum)]

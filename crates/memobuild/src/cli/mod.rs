@@ -27,7 +27,7 @@ pub(crate) use text::{bytes, colours_allowed, paint, seconds, terminal_is_dumb};
 
 /// Builds container images from Dockerfiles: no daemon, no root, and only what changed runs again.
 #[derive(Debug, Parser)]
-#[command(name = "memobuild", version, propagate_version = true, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(name = "memobuild", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,15 +35,18 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  MEMOBUILD_CACHE_DIR  where results are kept (default: $XDG_CACHE_HOME/memobuild or ~/.cache/memobuild)
+  MEMOBUILD_CACHE_DIR  where results are kept
+                       [default: $XDG_CACHE_HOME/memobuild, ~/.cache/memobuild]
   MEMOBUILD_JSON_LOGS  1: diagnostic logs as JSON lines
-  RUST_LOG             which diagnostic logs are written to standard error
+  RUST_LOG             which diagnostic logs are written
   SOURCE_DATE_EPOCH    the time that images carry, in seconds since 1970
   NO_COLOR             no colours
 
 Exit codes:
-  0 done   1 a step failed   2 usage   3 Dockerfile error   4 cache or store error
-  5 registry or network error   6 this machine cannot run steps";
+  0 done                    4 cache or store error
+  1 a step failed           5 registry or network error
+  2 usage                   6 this machine cannot run steps
+  3 Dockerfile error        128+N stopped by signal N";
 
 #[derive(Debug, Subcommand)]
 enum Command {

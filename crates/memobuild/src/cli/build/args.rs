@@ -137,14 +137,18 @@ pub(crate) struct BuildArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  memobuild build -t app .                                  build ./Dockerfile; the image stays in memobuild's store
-  memobuild build -t app -o type=oci,dest=app.tar .         write an OCI archive
-  memobuild build --target bin -o out .                     write the root file system of stage `bin` to ./out
-  memobuild build --target bin -o - . | tar -t              the same as a tar on standard output
-  memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
-  memobuild build --platform linux/amd64,linux/arm64 -o type=oci,dest=app.tar .
-  memobuild build --build-context busybox=oci-layout://base .
-  memobuild build --dry-run .                               what would run, and why";
+  Build ./Dockerfile; the image stays in memobuild's store:
+    memobuild build -t app .
+  Write an OCI archive, for two platforms:
+    memobuild build --platform linux/amd64,linux/arm64 -o type=oci,dest=app.tar .
+  Write the root file system of stage `bin` to ./out, or as a tar:
+    memobuild build --target bin -o out .
+    memobuild build --target bin -o - . | tar -t
+  Give arguments, secrets and base images:
+    memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
+    memobuild build --build-context busybox=oci-layout://base .
+  Say what would run, and why:
+    memobuild build --dry-run .";
 
 /// `--network`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
