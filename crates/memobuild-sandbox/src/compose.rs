@@ -94,13 +94,7 @@ fn root_meta(meta: &Meta, ids: &Ids) -> RootMeta {
 }
 
 /// The spec of a step in the given scratch directory.
-pub(crate) fn spec(
-    step: &Step,
-    view: &View,
-    dir: &Path,
-    ids: &Ids,
-    lowers: &Lowers<'_>,
-) -> Result<Spec, SandboxError> {
+pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Lowers<'_>) -> Result<Spec, SandboxError> {
     let (fuse, data) = match lowers {
         Lowers::Fuse { data } => (true, *data),
         Lowers::LaidOut(_) => (false, None),
@@ -131,10 +125,9 @@ pub(crate) fn spec(
                     _ => Source::Scratch { lowers: dirs, number: number as u32, below: path.as_slice().into() },
                 }
             }
-            From::Host { path, writable } => Source::Bind {
-                path: path.as_slice().into(),
-                attributes: if *writable { 0 } else { read_only },
-            },
+            From::Host { path, writable } => {
+                Source::Bind { path: path.as_slice().into(), attributes: if *writable { 0 } else { read_only } }
+            }
             From::Tmpfs { size } => Source::Tmpfs { size: *size },
         };
         mounts.push(MountSpec { target: point.target.as_slice().into(), source });

@@ -24,6 +24,20 @@ pub(crate) struct Ids {
     pub(crate) map: IdMap,
 }
 
+/// What owners will mean in the mode that [`crate::Sandbox`] chooses by itself, told without starting anything: so that
+/// keys can be made where no step has to run. The mode in use has the last word ([`crate::Mode::ownership`]).
+pub fn expected_ownership() -> OwnershipClass {
+    let on_path = |tool: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
+    };
+    let root = rustix::process::geteuid().is_root();
+    match root || (Ids::ranges().is_ok() && on_path("newuidmap") && on_path("newgidmap")) {
+        true => OwnershipClass::True,
+        false => OwnershipClass::Single,
+    }
+}
+
 impl Ids {
     /// Those of the machine.
     pub(crate) const HOST: Self = Self { map: IdMap::Host };

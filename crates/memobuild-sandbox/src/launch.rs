@@ -102,7 +102,8 @@ impl ServerHandle {
     pub(crate) fn run(&self, spec: &Spec) -> Result<Running, SandboxError> {
         let file = spec_file(spec).map_err(helper("writing what to run"))?;
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| helper("making a pipe")(e.into()));
+        let pipe =
+            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| helper("making a pipe")(e.into()));
         let (stdout, stdout_far) = pipe()?;
         let (stderr, stderr_far) = pipe()?;
         self.request(&Request::Run {}, &[file.as_fd(), stdout_far.as_fd(), stderr_far.as_fd(), far.as_fd()])?;

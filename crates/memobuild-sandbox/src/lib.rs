@@ -37,6 +37,7 @@ mod wire;
 
 pub use contents::{Contents, ReadAt};
 pub use error::SandboxError;
+pub use ids::expected_ownership;
 pub use sandbox::{Mode, ModeChoice, ModeKind, OwnershipClass, SANDBOX_INIT_ARG, Sandbox, SandboxConfig, init_main};
 pub use step::{
     Cancel, Exit, Host, Mount, MountKind, Network, Outcome, Output, Security, Step, Stream, Timings, Ulimit, User,

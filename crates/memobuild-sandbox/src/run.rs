@@ -81,6 +81,12 @@ pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Outcome, Sandb
     driver.finish(looped)
 }
 
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::IN)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..))
+}
+
 impl Driver<'_> {
     /// Waits for events until the step's process has gone and all output was read.
     fn drive(&mut self) -> Result<(), SandboxError> {
@@ -89,6 +95,10 @@ impl Driver<'_> {
             if self.job.cancel.is_cancelled() {
                 self.stop(SandboxError::Cancelled);
             } else if let Some(why) = self.files.as_ref().filter(|_| socket_open).and_then(Server::trouble) {
+                // A step that is over has said so before its mount went and the file server ended.
+                while socket_open && self.verdict.is_none() && is_readable(&self.running.socket) {
+                    socket_open = self.hear()?;
+                }
                 self.stop(SandboxError::Serving(why));
             }
             let ready = self.wait(socket_open)?;
@@ -182,7 +192,8 @@ impl Driver<'_> {
                 let device = device.ok_or_else(|| SandboxError::Helper("no FUSE device came".into()))?;
                 let native = self.job.spec.data.is_some();
                 let exports = self.job.trees.iter().enumerate();
-                let exports = exports.map(|(n, tree)| Export { tree: tree.clone(), native: native && n == 0 }).collect();
+                let exports =
+                    exports.map(|(n, tree)| Export { tree: tree.clone(), native: native && n == 0 }).collect();
                 let served = Served { exports, owners: self.owners };
                 let started = Server::start(device, served, self.job.contents, &self.recorder);
                 self.files = Some(started.map_err(|e| SandboxError::Serving(e.to_string()))?);
@@ -194,8 +205,7 @@ impl Driver<'_> {
                 let clock = Clock::new((from, to), self.job.trees);
                 let shown = self.job.trees.first().unwrap_or(self.job.before);
                 let contents = &**self.job.contents;
-                self.assembler =
-                    Some(Assembler::new(contents, clock, self.job.dir.to_owned(), self.job.before, shown));
+                self.assembler = Some(Assembler::new(contents, clock, self.job.dir.to_owned(), self.job.before, shown));
             }
             Event::Harvest { bytes } => match &mut self.assembler {
                 Some(assembler) => assembler.feed(&bytes)?,

@@ -153,6 +153,7 @@ impl Output for Silent {
 impl Sandbox {
     /// Nothing is started or probed yet.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        crate::sys::fresh_large_buffers();
         Ok(Self { config, chosen: Mutex::new(None), steps: AtomicU64::new(0) })
     }
 
@@ -174,8 +175,7 @@ impl Sandbox {
     /// Tries what could work, best first, and takes the first that does.
     fn choose(&self) -> Result<Chosen, SandboxError> {
         let scratch = &self.config.scratch;
-        std::fs::create_dir_all(scratch)
-            .map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
+        std::fs::create_dir_all(scratch).map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
         let mut reasons: Vec<String> = Vec::new();
         let mut server = None;
         for (kind, ids) in self.candidates(&mut reasons) {
@@ -316,16 +316,7 @@ impl Sandbox {
         let view = View::of(step)?;
         let lowers = Lowers::Fuse { data: contents.blobs_dir().filter(|_| chosen.datadir) };
         let spec = compose::spec(step, &view, dir, &chosen.server.ids, &lowers)?;
-        let job = Job {
-            spec: &spec,
-            dir,
-            trees: &view.trees,
-            before: &step.root,
-            contents,
-            output,
-            cancel,
-            asked,
-        };
+        let job = Job { spec: &spec, dir, trees: &view.trees, before: &step.root, contents, output, cancel, asked };
         run::run(&chosen.server, &job)
     }
 }

@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_mount_replaces_a_default_one() {
-        let view = View::of(&step(vec![("/etc/hosts", MountKind::Host { path: "/".into(), writable: false })])).unwrap();
+        let view =
+            View::of(&step(vec![("/etc/hosts", MountKind::Host { path: "/".into(), writable: false })])).unwrap();
         assert_eq!(targets(&view), ["/etc/hosts", "/etc/resolv.conf"]);
         assert!(matches!(view.points[0].from, From::Host { .. }));
     }

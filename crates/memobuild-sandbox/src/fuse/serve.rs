@@ -251,7 +251,14 @@ impl Filesystem for Answers {
         }
     }
 
-    fn readdir(&self, _request: &Request, number: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         let dir = match self.0.known(number).map(|k| k.node) {
             Ok(Node::Dir(dir)) => dir,
             Ok(_) => return reply.error(Errno::ENOTDIR),

@@ -41,15 +41,31 @@ impl<'a> Clock<'a> {
             return before.mtime;
         }
         let (secs, nanos) = found;
-        if self.during.0 <= found && found <= self.during.1 {
+        let (from, to) = self.during;
+        if found <= to && found >= cut_like(found, from) {
             return Mtime::ambient(secs, nanos);
         }
         let trees = self.trees;
         let ambient = self.ambient.get_or_insert_with(|| {
             let nodes = trees.iter().flat_map(Tree::walk).map(|e| e.node.meta().mtime);
-            nodes.filter(|m| !m.pinned).map(|m| (m.secs, m.nanos)).collect()
+            nodes.filter(|m| !m.pinned).flat_map(|m| cut((m.secs, m.nanos))).collect()
         });
         if ambient.contains(&found) { Mtime::ambient(secs, nanos) } else { Mtime::pinned(secs, nanos) }
+    }
+}
+
+/// A time as programs pass it on that know only microseconds or seconds (`cp -p` of busybox).
+fn cut((secs, nanos): Time) -> [Time; 3] {
+    [(secs, nanos), (secs, nanos / 1000 * 1000), (secs, 0)]
+}
+
+/// `time`, as coarse as `like` may have been cut.
+fn cut_like(like: Time, time: Time) -> Time {
+    let [whole, micros, seconds] = cut(time);
+    match like.1 {
+        0 => seconds,
+        nanos if nanos % 1000 == 0 => micros,
+        _ => whole,
     }
 }
 

@@ -54,8 +54,8 @@ impl Places {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(OsStr::from_bytes(&spec.dir), flags, Mode::empty())
             .during(|| "opening the step's directory".into())?;
-        let upper = rustix::fs::openat(&dir, "upper", flags, Mode::empty())
-            .during(|| "opening the upper directory".into())?;
+        let upper =
+            rustix::fs::openat(&dir, "upper", flags, Mode::empty()).during(|| "opening the upper directory".into())?;
         Ok(Self { dir, upper, single: spec.single, id_limit: spec.id_limit })
     }
 }
@@ -313,11 +313,7 @@ impl Walker<'_> {
         let to = format!("moved.{}", self.moved);
         rustix::fs::renameat(rustix::fs::CWD, OsStr::from_bytes(name), &self.places.dir, to.as_str()).during(what)?;
         let digest = hasher.finalize();
-        Ok(FoundContent::Moved {
-            name: to.into_bytes().into(),
-            size,
-            digest: digest.as_bytes().as_slice().into(),
-        })
+        Ok(FoundContent::Moved { name: to.into_bytes().into(), size, digest: digest.as_bytes().as_slice().into() })
     }
 
     fn push(&mut self, item: &Item) -> Result<(), Failure> {

@@ -78,7 +78,7 @@ fn prepare(
     listener: Option<BorrowedFd<'_>>,
     confinement: Confinement,
 ) -> Result<(), NotStarted> {
-    sys::reset_signals();
+    sys::reset_signals(false);
     rustix::process::setsid().during(|| "making a session".into())?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::chdir(OsStr::from_bytes(&spec.cwd))
@@ -98,7 +98,8 @@ fn prepare(
         let notify = sys::install_filter(&filter::program(choice), choice.answer_ids)
             .during(|| "installing the system call filter".into())?;
         if let (Some(notify), Some(listener)) = (notify, listener) {
-            channel::send(listener, &Event::Started {}, &[notify.as_fd()]).during(|| "handing the filter over".into())?;
+            channel::send(listener, &Event::Started {}, &[notify.as_fd()])
+                .during(|| "handing the filter over".into())?;
         }
     }
     become_user(spec, own)

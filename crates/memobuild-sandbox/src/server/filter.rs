@@ -102,8 +102,10 @@ mod arch {
         338, 342, 346, 350, 357, 374, 404, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442, 443, 450,
     ];
     /// set*id and chown by i386 numbers: answered with success where only one id is mapped.
-    pub(super) const COMPAT_IDS: &[u32] =
-        &[16, 23, 46, 70, 71, 81, 95, 138, 139, 164, 170, 182, 198, 203, 204, 206, 207, 208, 210, 212, 213, 214, 215, 216, 298];
+    pub(super) const COMPAT_IDS: &[u32] = &[
+        16, 23, 46, 70, 71, 81, 95, 138, 139, 164, 170, 182, 198, 203, 204, 206, 207, 208, 210, 212, 213, 214, 215,
+        216, 298,
+    ];
     pub(super) const COMPAT_CLONE: u32 = 120;
     pub(super) const COMPAT_PERSONALITY: u32 = 136;
 }

@@ -65,6 +65,7 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
 pub(crate) fn main() -> i32 {
     let input = io::stdin();
     let socket = input.as_fd();
+    sys::reset_signals(true);
     // Children that have ended vanish by themselves.
     sys::ignore_children();
     let mut receiver = Receiver::new();
@@ -121,7 +122,7 @@ fn enter(hello: Hello, socket: impl AsFd, receiver: &mut Receiver) -> Result<(),
 /// Forks a child for the request. What goes wrong here shows at the other end as a socket closed too early.
 fn serve(request: Request, descriptors: Vec<OwnedFd>) {
     let child = move || {
-        sys::reset_signals();
+        sys::reset_signals(false);
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         match (request, descriptors.as_slice()) {
             (Request::Run {}, [spec, stdout, stderr, socket]) => {

@@ -223,12 +223,8 @@ impl Supervisor {
     }
 
     fn umask(&self, pid: u32) -> Option<u32> {
-        let file = rustix::fs::openat(
-            &self.proc,
-            format!("{pid}/status"),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
+        let file =
+            rustix::fs::openat(&self.proc, format!("{pid}/status"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let mut text = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(file.ok()?), &mut text).ok()?;
         let line = text.lines().find_map(|l| l.strip_prefix("Umask:"))?;

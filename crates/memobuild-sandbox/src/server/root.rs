@@ -56,7 +56,8 @@ pub(super) fn below(spec: &Spec, name: &str) -> Vec<u8> {
 }
 
 fn mkdir(at: &[u8]) -> Result<(), Failure> {
-    rustix::fs::mkdir(OsStr::from_bytes(at), Mode::from_raw_mode(0o755)).during(|| format!("making {}", path::display(at)))
+    rustix::fs::mkdir(OsStr::from_bytes(at), Mode::from_raw_mode(0o755))
+        .during(|| format!("making {}", path::display(at)))
 }
 
 fn open_place(at: &[u8]) -> Result<OwnedFd, Failure> {
@@ -120,8 +121,8 @@ fn side_files(spec: &Spec) -> Result<(), Failure> {
     for file in &spec.side {
         let what = || "making a file in memory".to_owned();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let out = rustix::fs::openat(&dir, OsStr::from_bytes(&file.name), flags, Mode::from_raw_mode(0o600))
-            .during(what)?;
+        let out =
+            rustix::fs::openat(&dir, OsStr::from_bytes(&file.name), flags, Mode::from_raw_mode(0o600)).during(what)?;
         let mut rest: &[u8] = &file.bytes;
         while !rest.is_empty() {
             let written = rustix::io::write(&out, rest).during(what)?;
@@ -141,8 +142,12 @@ fn side_files(spec: &Spec) -> Result<(), Failure> {
 fn start_root_meta(spec: &Spec) -> Result<(), Failure> {
     let what = || "setting up the root directory".to_owned();
     let upper = below(spec, "upper");
-    let dir = rustix::fs::open(OsStr::from_bytes(&upper), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .during(what)?;
+    let dir = rustix::fs::open(
+        OsStr::from_bytes(&upper),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .during(what)?;
     let (uid, gid) = spec.root.owner;
     if (uid, gid) != (0, 0) {
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));

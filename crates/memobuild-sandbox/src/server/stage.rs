@@ -11,12 +11,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use super::{
-    During, Failure, init,
-    init::Report,
-    notify::Supervisor,
-    root,
-};
+use super::{During, Failure, init, init::Report, notify::Supervisor, root};
 use crate::{
     channel::{self, Receiver},
     harvest::walk,
@@ -26,12 +21,7 @@ use crate::{
 };
 
 /// Runs a step to its end. The exit code says nothing; the socket does.
-pub(super) fn run(
-    spec: BorrowedFd<'_>,
-    stdout: BorrowedFd<'_>,
-    stderr: BorrowedFd<'_>,
-    socket: BorrowedFd<'_>,
-) -> i32 {
+pub(super) fn run(spec: BorrowedFd<'_>, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> i32 {
     let end = match step(spec, (stdout, stderr), socket) {
         Ok(end) => end,
         Err(e) => Some(Event::Failed { what: e.what.into_bytes().into(), errno: e.errno }),
@@ -68,7 +58,8 @@ fn step(
     // Opened before the root changes, which takes this process along.
     let places = walk::Places::open(&spec)?;
     let supervisor = spec.single.then(Supervisor::new).transpose()?;
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(|| "making a pipe".into())?;
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(|| "making a pipe".into())?;
     let listener = supervisor.as_ref().map(Supervisor::far_end);
     let from = now(rustix::time::ClockId::RealtimeCoarse);
     let pid = sys::fork(|| init::run(&spec, output, writer.as_fd(), listener)).during(|| "starting pid 1".into())?;
@@ -80,7 +71,10 @@ fn step(
         End::Reported(Report::Failed { what, errno }) => return Ok(Some(Event::Failed { what, errno })),
         End::Reported(Report::NotStarted { reason, code }) => return Ok(Some(Event::NotStarted { reason, code })),
         End::Reported(Report::Ready {}) | End::Silent => {
-            return Ok(Some(Event::Failed { what: b"pid 1 of the step ended early".as_slice().into(), errno: libc::EIO }));
+            return Ok(Some(Event::Failed {
+                what: b"pid 1 of the step ended early".as_slice().into(),
+                errno: libc::EIO,
+            }));
         }
         End::Abandoned => return Ok(None),
     };

@@ -67,17 +67,33 @@ pub(crate) fn kill_everyone() {
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
-/// All signals back to their defaults and none blocked, as a program expects to be started.
-pub(crate) fn reset_signals() {
+/// All signals back to their defaults and none blocked, as a program expects to be started. Only the `first` call in a
+/// process and its children need look at them all.
+pub(crate) fn reset_signals(first: bool) {
     // SAFETY: the set is initialised by sigemptyset before it is used; SIG_DFL is a valid handler for every signal
     // (the call fails harmlessly for SIGKILL and SIGSTOP).
     unsafe {
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+        if first {
+            for signal in 1..=64 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
         }
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Large buffers always come fresh from the kernel, as zero pages that cost nothing until they are touched.
+///
+/// fuser takes a zeroed buffer of 16 MiB for each thread of each session. glibc, seeing such buffers freed, would serve
+/// the next ones from its heap and clear them by hand: 5 ms for each step.
+pub(crate) fn fresh_large_buffers() {
+    // SAFETY: mallopt sets a number; with M_MMAP_THRESHOLD it also ends glibc's own adjustment of it.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
     }
 }
 
@@ -178,8 +194,7 @@ pub(crate) fn install_filter(program: &[Instruction], listener: bool) -> io::Res
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     let flags = if listener { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
     // SAFETY: the program lives through the call, its length is right, and the kernel only reads it.
-    let done =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     let fd = check(done)?;
     if !listener {
         return Ok(None);

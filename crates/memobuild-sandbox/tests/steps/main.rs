@@ -1,11 +1,12 @@
 //! Real steps in real sandboxes. The test program is its own sandbox server, hence the harness of its own.
-
 #![allow(unreachable_pub)]
 
 mod basics;
+mod mounts;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
+use memobuild_sandbox::ModeChoice;
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(memobuild_sandbox::SANDBOX_INIT_ARG) {
@@ -18,14 +19,17 @@ fn main() {
     if !traced {
         eprintln!("skipped: tests of the traced mode need root and /dev/fuse");
     }
-    for (name, test) in basics::TESTS {
-        let test = *test;
-        if traced {
-            trials.push(Trial::test(format!("traced::{name}"), move || {
-                test(memobuild_sandbox::ModeChoice::Traced);
+    let mut add = |mode: ModeChoice, lists: &[&[(&str, basics::Test)]]| {
+        for (name, test) in lists.iter().copied().flatten() {
+            let test = *test;
+            trials.push(Trial::test(format!("{}::{name}", mode.name()), move || {
+                test(mode);
                 Ok(())
             }));
         }
+    };
+    if traced {
+        add(ModeChoice::Traced, &[basics::TESTS, basics::CONFINED, mounts::TESTS, mounts::CONFINED]);
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

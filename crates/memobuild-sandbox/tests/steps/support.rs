@@ -195,7 +195,8 @@ impl World {
         (outcome.diff.apply(base).unwrap(), printed)
     }
 
-    /// The paths that a script changes, as `+path`, `-path` or `~path` for directories.
+    /// The paths that a script changes, as `+path`, `-path`; directories as `path`, or `~path` if their
+    /// own metadata changes.
     pub fn changes(&self, base: &Tree, script: &str) -> Vec<String> {
         let (outcome, _) = self.run(&self.shell(base, script));
         listing(&outcome)
@@ -221,7 +222,7 @@ pub fn listing(outcome: &Outcome) -> Vec<String> {
             memobuild_tree::Change::Remove => format!("-{at}"),
             memobuild_tree::Change::Dir(dir) => {
                 let opaque = if dir.opaque { "!" } else { "" };
-                let meta = if dir.meta.is_some() { "~" } else { "/" };
+                let meta = if dir.meta.is_some() { "~" } else { "" };
                 format!("{meta}{opaque}{at}")
             }
             _ => format!("+{at}"),
