@@ -63,7 +63,12 @@ need_busybox() {
 # ldd fails on a program that has no loader, or says so.
 is_static() { [ -x "$1" ] && { ! ldd "$1" >/dev/null 2>&1 || ldd "$1" 2>&1 | grep -q 'statically linked'; }; }
 
+# Sets $memobuild: a release build, or what MEMOBUILD names.
 build_release() {
+    if [ -n "${MEMOBUILD:-}" ]; then
+        memobuild=$(realpath "$MEMOBUILD")
+        return
+    fi
     (cd "$root" && cargo build --release -q -p memobuild)
     memobuild=$target_dir/release/memobuild
 }
@@ -79,6 +84,6 @@ as_nobody() {
     local dir=$1
     shift
     chown -R 65534:65534 "$dir"
-    setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs=false -- \
+    setpriv --reuid=65534 --regid=65534 --clear-groups -- \
         env -u XDG_CACHE_HOME -u MEMOBUILD_CACHE_DIR HOME="$dir" TMPDIR="$dir" "$@"
 }

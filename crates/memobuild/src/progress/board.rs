@@ -188,6 +188,8 @@ impl Board {
 
     fn begin(&mut self, title: String, at: Duration, changes: &mut Vec<Change>) -> usize {
         let v = self.vertices.len();
+        // Commands may span lines and be indented.
+        let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
         self.vertices.push(Vertex::new(title, at));
         changes.push(Change::Began(v));
         v

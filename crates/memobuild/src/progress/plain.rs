@@ -24,6 +24,9 @@ const WAITING: usize = 64 * 1024;
 /// Transfers report this often.
 const TRANSFER: Duration = Duration::from_secs(5);
 
+/// Characters of a title that are shown.
+const LONGEST_TITLE: usize = 120;
+
 /// Lines that are ready and wait for their turn.
 #[derive(Default)]
 struct Waiting {
@@ -66,7 +69,9 @@ impl<W: Write> Plain<W> {
                 writeln!(self.out)?;
             }
             let title = self.board.vertices.get(v).map_or("", |vertex| vertex.title.as_str());
-            writeln!(self.out, "#{} {title}", v + 1)?;
+            let more = if title.chars().nth(LONGEST_TITLE).is_some() { "…" } else { "" };
+            let title: String = title.chars().take(LONGEST_TITLE).collect();
+            writeln!(self.out, "#{} {title}{more}", v + 1)?;
             self.current = Some(v);
             self.written = true;
         }

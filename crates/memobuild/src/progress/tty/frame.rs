@@ -106,7 +106,7 @@ impl Frame<'_> {
             Some((done, _)) => format!("{} {time:>6}", crate::cli::bytes(done)),
             None => time,
         };
-        self.line(colour, &format!(" => {word}{}", vertex.title.replace(['\n', '\t', '\r'], " ")), &right, columns)
+        self.line(colour, &format!(" => {word}{}", vertex.title), &right, columns)
     }
 
     /// Text at the left, cut where it is too long, and a text at the right edge, left out where there is no room.
