@@ -7,7 +7,7 @@ use memobuild_tree::Meta;
 use crate::{
     error::SandboxError,
     harvest::walk::OWNER_XATTR,
-    ids::Ids,
+    ids::{IdMap, Ids},
     served::{From, View},
     spec::{Bytes, MountSpec, RootMeta, Source, Spec},
     step::{Network, Security, Step, Ulimit},
@@ -150,6 +150,7 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         limits: step.ulimits.iter().map(resource).collect::<Result<_, _>>()?,
         insecure: step.security == Security::Insecure,
         single: ids.single(),
+        supervise: ids.map != IdMap::Host,
         id_limit: ids.limit(),
         probe: false,
     })

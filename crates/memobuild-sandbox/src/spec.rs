@@ -40,8 +40,10 @@ pub(crate) struct Spec {
     pub(crate) limits: Vec<(u32, u64, u64)>,
     /// All capabilities, no filter.
     pub(crate) insecure: bool,
-    /// Only one id is mapped: groups cannot be set, and owners are recorded by answering system calls.
+    /// Only one id is mapped: groups cannot be set.
     pub(crate) single: bool,
+    /// Owners that cannot be mapped, and devices, are recorded by answering system calls.
+    pub(crate) supervise: bool,
     /// Ids from here on cannot be mapped: files that belong to them show as root's, with an attribute that tells.
     pub(crate) id_limit: u32,
     /// Only try whether all can be set up; start nothing.
@@ -50,7 +52,7 @@ pub(crate) struct Spec {
 
 wire!(struct Spec {
     dir, fuse, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, no_network, shm_size, limits, insecure, single,
-    id_limit, probe
+    supervise, id_limit, probe
 });
 
 /// Metadata of the root directory. FUSE never sees `/` itself, so the upper directory starts with it.

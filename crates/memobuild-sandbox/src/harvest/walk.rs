@@ -217,7 +217,7 @@ impl Walker<'_> {
             xattrs.push((bytes.into(), value.into()));
         }
         if let Some(known) = self.owners.owner(stat.st_ino).filter(|_| !is_dir(stat)) {
-            owner = known;
+            owner = self.true_owner(owner, known);
             owner_known = true;
         }
         xattrs.sort();

@@ -93,9 +93,13 @@ fn prepare(
         sys::set_limit(*resource, *soft, *hard).during(|| format!("setting resource limit {resource}"))?;
     }
     let own = confinement == Confinement::Own;
-    let choice = filter::Choice { confine: own && !spec.insecure, answer_ids: own && spec.single };
-    if choice.confine || choice.answer_ids {
-        let notify = sys::install_filter(&filter::program(choice), choice.answer_ids)
+    let choice = filter::Choice {
+        confine: own && !spec.insecure,
+        supervise: own && spec.supervise,
+        answer_ids: own && spec.single,
+    };
+    if choice.confine || choice.supervise {
+        let notify = sys::install_filter(&filter::program(choice), choice.supervise)
             .during(|| "installing the system call filter".into())?;
         if let (Some(notify), Some(listener)) = (notify, listener) {
             channel::send(listener, &Event::Started {}, &[notify.as_fd()])

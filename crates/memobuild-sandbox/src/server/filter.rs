@@ -144,7 +144,9 @@ const SET_IDS: &[i64] = &[
 pub(super) struct Choice {
     /// Refuse what the default profile refuses.
     pub(super) confine: bool,
-    /// Let the supervisor answer owners, and answer set*id with success.
+    /// Let the supervisor answer what changes owners or makes devices.
+    pub(super) supervise: bool,
+    /// Answer set*id with success: there is but one id.
     pub(super) answer_ids: bool,
 }
 
@@ -241,6 +243,8 @@ fn native(choice: Choice) -> Vec<Instruction> {
         for call in SET_IDS {
             p.on(*call as u32, errno(0));
         }
+    }
+    if choice.supervise {
         for call in OWNERS.iter().chain(OWNERS_HERE) {
             p.on(*call as u32, NOTIFY);
         }
@@ -328,7 +332,7 @@ mod tests {
     }
 
     fn confined(number: i64, args: [u64; 6]) -> u32 {
-        run(&program(Choice { confine: true, answer_ids: false }), arch::NATIVE, number as u32, args)
+        run(&program(Choice { confine: true, supervise: false, answer_ids: false }), arch::NATIVE, number as u32, args)
     }
 
     #[test]
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn other_architectures_are_told_apart() {
-        let program = program(Choice { confine: true, answer_ids: true });
+        let program = program(Choice { confine: true, supervise: true, answer_ids: true });
         assert_eq!(run(&program, 0x1234, 1, [0; 6]), errno(libc::ENOSYS));
         #[cfg(target_arch = "x86_64")]
         {
@@ -363,7 +367,7 @@ mod tests {
 
     #[test]
     fn owners_and_devices_are_asked_about_with_one_id() {
-        let program = program(Choice { confine: true, answer_ids: true });
+        let program = program(Choice { confine: true, supervise: true, answer_ids: true });
         let run = |number: i64, args| run(&program, arch::NATIVE, number as u32, args);
         assert_eq!(run(libc::SYS_setuid, [0; 6]), errno(0));
         assert_eq!(run(libc::SYS_fchownat, [0; 6]), NOTIFY);

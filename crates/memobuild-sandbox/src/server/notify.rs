@@ -25,6 +25,7 @@ use super::{During, Failure, stage};
 use crate::{
     channel,
     harvest::walk::{OWNER_XATTR, parse_owner},
+    spec::Spec,
     sys::notify::{Answer, Call, answer, receive, still_waits},
 };
 
@@ -59,14 +60,25 @@ pub(super) struct Supervisor {
     listener: Option<OwnedFd>,
     gone: bool,
     owners: Owners,
+    single: bool,
+    id_limit: u32,
 }
 
 impl Supervisor {
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(super) fn new(spec: &Spec) -> Result<Self, Failure> {
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .during(|| "opening /proc".into())?;
         let (near, far) = channel::pair().during(|| "making a socket".into())?;
-        Ok(Self { proc, near, far, listener: None, gone: false, owners: Owners::default() })
+        Ok(Self {
+            proc,
+            near,
+            far,
+            listener: None,
+            gone: false,
+            owners: Owners::default(),
+            single: spec.single,
+            id_limit: spec.id_limit,
+        })
     }
 
     /// Where the command's process sends the descriptor of its filter.
@@ -102,7 +114,7 @@ impl Supervisor {
         }
         if let Some(call) = receive(listener.as_fd()).during(|| "hearing of a system call".into())? {
             let result = match self.carry_out(listener.as_fd(), &call) {
-                Ok(()) => Answer::Value(0),
+                Ok(answer) => answer,
                 Err(e) => Answer::Error(e.raw_os_error()),
             };
             answer(listener.as_fd(), call.id, result).during(|| "answering a system call".into())?;
@@ -111,7 +123,10 @@ impl Supervisor {
         Ok(())
     }
 
-    fn carry_out(&mut self, listener: BorrowedFd<'_>, call: &Call) -> Result<(), Errno> {
+    fn carry_out(&mut self, listener: BorrowedFd<'_>, call: &Call) -> Result<Answer, Errno> {
+        if let Some(answer) = self.not_ours(call) {
+            return Ok(answer);
+        }
         let [a, b, c, d, e, _] = call.args;
         let here = libc::AT_FDCWD;
         match call.number {
@@ -149,18 +164,50 @@ impl Supervisor {
         }
     }
 
+    /// With ranges of ids the kernel decides on its own but for what it cannot do at all, and then only root's calls
+    /// are carried out here.
+    fn not_ours(&self, call: &Call) -> Option<Answer> {
+        if self.single {
+            return None;
+        }
+        let [_, b, c, d, _, _] = call.args;
+        let ids = match call.number {
+            libc::SYS_fchownat => [c, d],
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_chown | libc::SYS_lchown => [b, c],
+            libc::SYS_fchown => [b, c],
+            _ => return (!self.is_root(call.pid)).then_some(Answer::Error(libc::EPERM)),
+        };
+        let beyond = |id: u64| id as u32 != u32::MAX && id as u32 >= self.id_limit;
+        if !ids.into_iter().any(beyond) {
+            return Some(Answer::Continue);
+        }
+        (!self.is_root(call.pid)).then_some(Answer::Error(libc::EPERM))
+    }
+
+    /// Whether the caller is root in the step.
+    fn is_root(&self, pid: u32) -> bool {
+        // The second of four ids is the effective one; /proc tells them as this process sees them.
+        self.status(pid, "Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
+    }
+
     fn chown(
         &mut self,
         listener: BorrowedFd<'_>,
         call: &Call,
         target: &OwnedFd,
         (uid, gid): (u32, u32),
-    ) -> Result<(), Errno> {
+    ) -> Result<Answer, Errno> {
         if !still_waits(listener, call.id) {
             return Err(Errno::SRCH);
         }
         // The real call copies the file up and takes set-id bits away, as the wanted one would.
-        rustix::fs::chownat(target, "", Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::EMPTY_PATH)?;
+        let here = |id: u32| if self.single || id >= self.id_limit { 0 } else { id };
+        let keep = |id: u32, shown: u32| if id == u32::MAX && !self.single { u32::MAX } else { shown };
+        let (shown_uid, shown_gid) = (keep(uid, here(uid)), keep(gid, here(gid)));
+        let uid_arg = (shown_uid != u32::MAX).then(|| Uid::from_raw(shown_uid));
+        let gid_arg = (shown_gid != u32::MAX).then(|| Gid::from_raw(shown_gid));
+        rustix::fs::chownat(target, "", uid_arg, gid_arg, AtFlags::EMPTY_PATH)?;
         let stat = rustix::fs::fstat(target)?;
         let attribute = matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory);
         // Attributes are set by path only, and only this /proc knows this process.
@@ -192,7 +239,7 @@ impl Supervisor {
         } else {
             self.owners.owners.insert(stat.st_ino, owner);
         }
-        Ok(())
+        Ok(Answer::Value(0))
     }
 
     /// Puts a socket where a device is wanted: it cannot be opened, as the device could not.
@@ -203,7 +250,7 @@ impl Supervisor {
         dir: i32,
         name: &[u8],
         (mode, number): (u32, u64),
-    ) -> Result<(), Errno> {
+    ) -> Result<Answer, Errno> {
         let (parent, last) = match name.iter().rposition(|b| *b == b'/') {
             Some(slash) => (name.get(..=slash).unwrap_or_default(), name.get(slash + 1..).unwrap_or_default()),
             None => (b".".as_slice(), name),
@@ -219,16 +266,20 @@ impl Supervisor {
         let kind = if mode & libc::S_IFMT == libc::S_IFBLK { 2 } else { 1 };
         let number = (rustix::fs::major(number), rustix::fs::minor(number));
         self.owners.devices.insert(stat.st_ino, (kind, number));
-        Ok(())
+        Ok(Answer::Value(0))
     }
 
     fn umask(&self, pid: u32) -> Option<u32> {
-        let file =
-            rustix::fs::openat(&self.proc, format!("{pid}/status"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        u32::from_str_radix(self.status(pid, "Umask:")?.trim(), 8).ok()
+    }
+
+    /// A line of /proc/PID/status.
+    fn status(&self, pid: u32, field: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.proc, format!("{pid}/status"), flags, Mode::empty());
         let mut text = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(file.ok()?), &mut text).ok()?;
-        let line = text.lines().find_map(|l| l.strip_prefix("Umask:"))?;
-        u32::from_str_radix(line.trim(), 8).ok()
+        text.lines().find_map(|l| l.strip_prefix(field)).map(str::to_owned)
     }
 
     fn open_proc(&self, pid: u32, what: &str, follow: bool) -> Result<OwnedFd, Errno> {

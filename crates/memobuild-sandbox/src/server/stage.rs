@@ -57,7 +57,7 @@ fn step(
     root::prepare(&spec, socket)?;
     // Opened before the root changes, which takes this process along.
     let places = walk::Places::open(&spec)?;
-    let supervisor = spec.single.then(Supervisor::new).transpose()?;
+    let supervisor = spec.supervise.then(|| Supervisor::new(&spec)).transpose()?;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(|| "making a pipe".into())?;
     let listener = supervisor.as_ref().map(Supervisor::far_end);

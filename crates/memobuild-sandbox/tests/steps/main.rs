@@ -3,33 +3,94 @@
 
 mod basics;
 mod mounts;
+mod ownership;
 mod support;
+mod users;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use libtest_mimic::{Arguments, Trial};
 use memobuild_sandbox::ModeChoice;
+
+/// Lists of tests.
+type Lists = Vec<&'static [(&'static str, basics::Test)]>;
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(memobuild_sandbox::SANDBOX_INIT_ARG) {
         memobuild_sandbox::init_main();
     }
-    let arguments = Arguments::from_args();
-    let mut trials = Vec::new();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    let traced = root && std::path::Path::new("/dev/fuse").exists();
-    if !traced {
-        eprintln!("skipped: tests of the traced mode need root and /dev/fuse");
-    }
-    let mut add = |mode: ModeChoice, lists: &[&[(&str, basics::Test)]]| {
-        for (name, test) in lists.iter().copied().flatten() {
-            let test = *test;
-            trials.push(Trial::test(format!("{}::{name}", mode.name()), move || {
-                test(mode);
-                Ok(())
-            }));
-        }
+    let mut arguments = Arguments::from_args();
+    // More at once than processors makes each slower, and the time limits in some mean something.
+    arguments.test_threads.get_or_insert(2);
+    let trials = match std::env::var(users::VARIABLE) {
+        Ok(kind) => as_user(&kind),
+        Err(_) => as_root(),
     };
-    if traced {
-        add(ModeChoice::Traced, &[basics::TESTS, basics::CONFINED, mounts::TESTS, mounts::CONFINED]);
-    }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn everywhere() -> Lists {
+    vec![basics::TESTS, mounts::TESTS]
+}
+
+fn confined() -> Lists {
+    let mut lists = everywhere();
+    lists.extend([basics::CONFINED, mounts::CONFINED]);
+    lists
+}
+
+fn trials(prefix: &str, mode: ModeChoice, lists: Lists) -> Vec<Trial> {
+    let tests = lists.into_iter().flatten();
+    let trial = |(name, test): &(&str, basics::Test)| {
+        let test = *test;
+        Trial::test(format!("{prefix}{}::{name}", mode.name()), move || {
+            test(mode);
+            Ok(())
+        })
+    };
+    tests.map(trial).collect()
+}
+
+/// What an ordinary user can run, in the program that `users::run_as` starts.
+fn as_user(kind: &str) -> Vec<Trial> {
+    let mut lists = confined();
+    lists.push(if kind == "user" { ownership::SINGLE } else { ownership::TRUE });
+    let mut all = trials(&format!("{kind}::"), ModeChoice::Traced, lists);
+    all.extend(trials(&format!("{kind}::"), ModeChoice::Exact, confined()));
+    all
+}
+
+fn as_root() -> Vec<Trial> {
+    let mut all = Vec::new();
+    if !std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0) {
+        eprintln!("skipped: these tests need root, and play ordinary users themselves");
+        return all;
+    }
+    let mut modes = vec![ModeChoice::Exact];
+    if let Ok(fuse) = std::fs::metadata("/dev/fuse") {
+        modes.push(ModeChoice::Traced);
+        // Distributions leave it open to all.
+        if fuse.permissions().mode() & 0o006 != 0o006 {
+            let _ = std::fs::set_permissions("/dev/fuse", std::fs::Permissions::from_mode(0o666));
+        }
+    } else {
+        eprintln!("skipped: tests of the traced mode need /dev/fuse");
+    }
+    for mode in &modes {
+        let mut lists = confined();
+        lists.push(ownership::TRUE);
+        all.extend(trials("", *mode, lists));
+    }
+    for user in users::find() {
+        for trial in as_user(user.kind) {
+            let (name, user) = (trial.name().to_owned(), user.clone());
+            if modes.contains(&ModeChoice::Traced) || name.contains("::exact::") {
+                all.push(Trial::test(name.clone(), move || {
+                    users::run_as(&user, &name);
+                    Ok(())
+                }));
+            }
+        }
+    }
+    all
 }
