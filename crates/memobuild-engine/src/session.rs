@@ -29,6 +29,7 @@ pub(crate) struct Session<'a> {
     pub(crate) commit_epoch: Option<i64>,
     sandbox: OnceLock<Result<Running, String>>,
     starting: Mutex<()>,
+    ownership: OnceLock<OwnershipClass>,
 }
 
 struct Running {
@@ -51,7 +52,20 @@ impl<'a> Session<'a> {
     ) -> Self {
         let commit_epoch = request.reproducible.then(|| source_epoch.unwrap_or(0));
         let (sandbox, starting) = (OnceLock::new(), Mutex::new(()));
-        Self { store, request, plan, bases, contexts, observer, cancel, source_epoch, commit_epoch, sandbox, starting }
+        Self {
+            store,
+            request,
+            plan,
+            bases,
+            contexts,
+            observer,
+            cancel,
+            source_epoch,
+            commit_epoch,
+            sandbox,
+            starting,
+            ownership: OnceLock::new(),
+        }
     }
 
     pub(crate) fn emit(&self, event: TraceEvent) {
@@ -80,10 +94,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What owners mean in this build's results. Where no sandbox can be had, only results with true owners count.
+    /// What owners mean in this build's results, as far as can be told without starting a sandbox.
     pub(crate) fn ownership(&self) -> OwnershipClass {
-        let mode = self.sandbox().ok().and_then(|sandbox| sandbox.mode().ok());
-        mode.map_or(OwnershipClass::True, |mode| mode.ownership)
+        *self.ownership.get_or_init(memobuild_sandbox::expected_ownership)
     }
 
     /// Reads a file of some tree.

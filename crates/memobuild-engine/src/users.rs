@@ -155,6 +155,11 @@ pub(crate) fn owner(spec: &str, tree: &Tree, read: ReadFile<'_>) -> Result<(u32,
     Ok((uid, gid))
 }
 
+/// Whether `--chown` names a user or group that only the image's files can tell the number of.
+pub(crate) fn has_names(spec: &str) -> bool {
+    spec.split(':').any(|part| !part.is_empty() && part.parse::<i64>().is_err())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +211,8 @@ mod tests {
         assert_eq!(own("5:6"), Ok((5, 6)));
         assert_eq!(own("unknown"), Ok((0, 0)));
         assert!(own("-1").is_err());
+        for (spec, named) in [("app", true), ("5:grp", true), ("app:", true), ("5", false), ("5:6", false), (":7", false)] {
+            assert_eq!(has_names(spec), named, "{spec}");
+        }
     }
 }

@@ -26,6 +26,7 @@ mod fuse;
 mod harvest;
 mod ids;
 mod launch;
+mod layout;
 mod run;
 mod sandbox;
 mod served;

@@ -93,13 +93,28 @@ impl Editor {
         self.tree.put(at, Node::Dir(dir.clone()), &Meta::default);
     }
 
-    /// Applies a diff at a directory that exists, at a path without links.
+    /// Applies a diff at a directory that exists, at a path without links. Directories that the diff only passes
+    /// through and that lack are made, as root's, and are changes of their own from then on.
     pub(crate) fn merge(&mut self, at: &[u8], diff: Diff) -> Result<(), memobuild_tree::ApplyError> {
         let mut whole = Diff::default();
         *whole.root.descend(&path::components(at)) = diff.root;
+        make_ways(&mut whole.root, Some(self.tree.root()), self.now);
         self.tree = whole.apply(&self.tree)?;
         overlay(&mut self.diff.root, whole.root);
         Ok(())
+    }
+}
+
+/// Gives metadata to the directories that have none in the change and that do not stand below.
+fn make_ways(change: &mut DirChange, below: Option<&Dir>, now: Mtime) {
+    let below = below.filter(|_| !change.opaque);
+    for (name, change) in &mut change.entries {
+        let Change::Dir(dir) = change else { continue };
+        let below = below.and_then(|d| d.get(name)).and_then(Node::as_dir);
+        if below.is_none() && dir.meta.is_none() {
+            dir.meta = Some(Meta::new(0o755, now));
+        }
+        make_ways(dir, below.map(|d| &**d), now);
     }
 }
 
@@ -124,5 +139,37 @@ fn overlay(under: &mut DirChange, over: DirChange) {
                 under.entries.insert(name, change);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memobuild_tree::Symlink;
+
+    #[test]
+    fn merging_makes_the_ways_that_lack_and_leaves_the_others() {
+        let now = Mtime::pinned(7, 0);
+        let old = || Meta::new(0o700, Mtime::default());
+        let mut base = Tree::default();
+        base.put(b"/x/there", Node::Dir(Arc::new(Dir::new(old()))), &old);
+        let leaf = Node::Symlink(Symlink { meta: old(), target: b"t".as_slice().into() });
+        let mut diff = Diff::default();
+        diff.set(b"/there/a", Change::Put(leaf.clone()));
+        diff.set(b"/new/deep/b", Change::Put(leaf));
+        let mut editor = Editor::new(base.clone(), now);
+        editor.merge(b"/x", diff).unwrap();
+        let (tree, diff) = editor.finish();
+        for (at, mode) in [(&b"/x/there"[..], 0o700), (b"/x/new", 0o755), (b"/x/new/deep", 0o755)] {
+            assert_eq!(tree.get(at).unwrap().meta().mode, mode);
+        }
+        let mut made = Vec::new();
+        diff.walk(&mut |at, change| {
+            if matches!(change, Change::Dir(dir) if dir.meta.is_some()) {
+                made.push(at.to_vec());
+            }
+        });
+        assert_eq!(made, [b"/x/new".to_vec(), b"/x/new/deep".to_vec()]);
+        assert_eq!(diff.apply(&base).unwrap(), tree);
     }
 }

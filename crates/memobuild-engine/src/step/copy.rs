@@ -70,8 +70,12 @@ fn select_source(
     let (base, rest) = parts.split_at_checked(pivot.unwrap_or(0)).unwrap_or((parts.as_slice(), &[]));
     let below = rest.join(&b'/');
     let wild = |text: &[u8]| text.iter().any(|b| matches!(b, b'*' | b'?' | b'['));
-    if !wild(pattern.as_bytes()) && tree.resolve(pattern.as_bytes(), true).ok().and_then(|r| r.node).is_none() {
-        return Err(failed(crate::copy::SelectError::NotFound(pattern.as_bytes().to_vec())));
+    if !wild(pattern.as_bytes()) {
+        // Links are followed up to the pivot only: what comes behind it is kept as it is called.
+        let found = tree.resolve(&path::from_components(base), true).ok();
+        if found.and_then(|base| tree.get(&path::join(&base.path, &below))).is_none() {
+            return Err(failed(crate::copy::SelectError::NotFound(pattern.as_bytes().to_vec())));
+        }
     }
     let below = String::from_utf8_lossy(&below).into_owned();
     let include = (!below.is_empty()).then_some(below.as_str());
@@ -108,7 +112,7 @@ pub(super) fn execute(
     let (diff, tree) = session.settle(diff, &parent)?;
     bring_contents(session, prepared, &diff, &writer)?;
     let bundle = if diff.is_empty() { None } else { Some(writer.finish(&diff)?) };
-    Ok(Committed { bundle, tree })
+    Ok(Committed { bundle, tree, sound: true })
 }
 
 /// The value that the copy would have; `None` where an archive would have to be unpacked to know it.
@@ -136,6 +140,12 @@ fn change(
     writer: Option<&BundleWriter>,
 ) -> Result<(Tree, Diff), EngineError> {
     let failed = |e: &dyn std::fmt::Display| EngineError::step(e.to_string());
+    // A --link copy does not depend on what is below, so nothing may be looked up there.
+    if let Some(spec) = copy.chown.as_deref().filter(|spec| copy.link && users::has_names(spec)) {
+        return Err(EngineError::step(format!(
+            "--chown={spec} can't be looked up with --link, which does not see the image's users: give numbers"
+        )));
+    }
     let owner = copy
         .chown
         .as_deref()

@@ -25,7 +25,7 @@ fn change(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<(Tree
 pub(super) fn execute(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Committed, EngineError> {
     let (tree, diff) = change(session, mkdir, values)?;
     let bundle = if diff.is_empty() { None } else { Some(session.store.bundle_writer().finish(&diff)?) };
-    Ok(Committed { bundle, tree })
+    Ok(Committed { bundle, tree, sound: true })
 }
 
 pub(super) fn foresee(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Arc<Value>, EngineError> {

@@ -60,7 +60,8 @@ pub(super) fn execute(
     let contents = Arc::new(StepContents::new(session.store, &mounts));
     let served: Arc<dyn Contents> = contents.clone();
     let log = Log { session, step: step.id.0, tail: Mutex::default() };
-    let outcome = session.sandbox()?.run(&wanted, &served, &log, &session.cancel);
+    let sandbox = session.sandbox()?;
+    let outcome = sandbox.run(&wanted, &served, &log, &session.cancel);
     let outcome = outcome.map_err(|e| failure(run, &log, &e))?;
     match outcome.exit {
         Exit::Code(0) => {}
@@ -72,7 +73,9 @@ pub(super) fn execute(
     }
     let (diff, after) = session.settle(outcome.diff, &tree)?;
     let bundle = contents.finish(&diff)?;
-    Ok(Committed { bundle, tree: after })
+    // The keys were made before the sandbox was there: if owners mean something else in it, they are the wrong keys.
+    let sound = sandbox.mode().is_ok_and(|mode| mode.ownership == session.ownership());
+    Ok(Committed { bundle, tree: after, sound })
 }
 
 fn ulimit((name, soft, hard): &(String, i64, i64)) -> sandbox::Ulimit {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{self, Read, Write},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use memobuild_image::{Descriptor, media};
@@ -55,8 +55,9 @@ pub struct Registries(Arc<Inner>);
 
 struct Inner {
     options: RegistryOptions,
-    checked: Agent,
-    unchecked: Agent,
+    // Made when first used: that reads the machine's certificates, which most builds never need.
+    checked: LazyLock<Agent>,
+    unchecked: LazyLock<Agent>,
     config: DockerConfig,
     /// `Authorization` by host and repository.
     tokens: Mutex<HashMap<(String, String), String>>,
@@ -83,8 +84,8 @@ impl Registries {
     /// Reads the user's credentials; connects to nothing.
     pub fn new(options: RegistryOptions) -> Self {
         Self(Arc::new(Inner {
-            checked: agent(false),
-            unchecked: agent(true),
+            checked: LazyLock::new(|| agent(false)),
+            unchecked: LazyLock::new(|| agent(true)),
             config: DockerConfig::load(options.docker_config.clone()),
             tokens: Mutex::default(),
             schemes: Mutex::default(),
