@@ -122,7 +122,12 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
                         let at = if path == b"/" { only.to_vec() } else { [only, path.as_slice()].concat() };
                         Source::Bind { path: at.into(), attributes: read_only }
                     }
-                    _ => Source::Scratch { lowers: dirs, number: number as u32, below: path.as_slice().into() },
+                    _ => Source::Scratch {
+                        lowers: dirs,
+                        number: number as u32,
+                        below: path.as_slice().into(),
+                        attributes: if *writable { 0 } else { read_only },
+                    },
                 }
             }
             From::Host { path, writable } => {

@@ -1,7 +1,6 @@
 //! Starts the sandbox server and speaks to it.
 
 use std::{
-    ffi::OsStr,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -12,12 +11,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use memobuild_tree::{Diff, Tree};
 use rustix::fs::{MemfdFlags, SeekFrom};
 
 use crate::{
     channel::{self, Receiver},
+    contents::Contents,
     error::SandboxError,
     ids::{IdMap, Ids},
+    layout::order::{Batch, Order, Orders},
     sandbox::SANDBOX_INIT_ARG,
     server::Hello,
     spec::{Event, Request, Spec},
@@ -110,6 +112,42 @@ impl ServerHandle {
         Ok(Running { socket: near, stdout, stderr })
     }
 
+    /// Lays out, in a new directory, the diff that leads to a tree, as a layer of an overlay.
+    pub(crate) fn lay_out(
+        &self,
+        dir: &Path,
+        diff: &Diff,
+        tree: &Tree,
+        contents: &dyn Contents,
+    ) -> Result<(), SandboxError> {
+        let (near, far) = channel::pair().map_err(helper("making a socket"))?;
+        self.request(&Request::LayOut { dir: dir.as_os_str().as_bytes().into() }, &[far.as_fd()])?;
+        drop(far);
+        let mut batch = Batch::default();
+        let mut send = |order: Order| match batch.add(&order) {
+            Some(bytes) => channel::send(&near, &Event::Harvest { bytes }, &[]),
+            None => Ok(()),
+        };
+        let mut ordered = Orders::new(contents, self.ids.view(), &mut send).diff(diff, tree);
+        if ordered.is_ok() {
+            let rest = Event::Harvest { bytes: batch.take() };
+            let said = channel::send(&near, &rest, &[]).and_then(|()| channel::send(&near, &Event::Done {}, &[]));
+            ordered = said.map_err(helper("laying out"));
+        } else {
+            // The other end hears that no more comes, and gives up.
+            let _ = rustix::net::shutdown(&near, rustix::net::Shutdown::Write);
+        }
+        // Its own words say more than a broken pipe here.
+        match Receiver::new().receive::<Event>(&near) {
+            Ok(Some((Event::Done {}, _))) => ordered,
+            Ok(Some((Event::Failed { what, errno }, _))) if errno != libc::ECONNABORTED => Err(SandboxError::setup(
+                String::from_utf8_lossy(&what).into_owned(),
+                io::Error::from_raw_os_error(errno),
+            )),
+            _ => ordered.and(Err(SandboxError::Helper("it ended while laying out".into()))),
+        }
+    }
+
     /// Removes a directory and all below it, in the background.
     pub(crate) fn remove(&self, dir: &Path) -> Result<(), SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
@@ -156,9 +194,4 @@ fn spec_file(spec: &Spec) -> io::Result<OwnedFd> {
     io::Write::write_all(&mut file, &spec.to_bytes())?;
     rustix::fs::seek(&file, SeekFrom::Start(0))?;
     Ok(file.into())
-}
-
-/// A path from its bytes.
-pub(crate) fn os_path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }

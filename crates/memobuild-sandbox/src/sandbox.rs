@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use memobuild_tree::Tree;
+use memobuild_tree::{Diff, Tree};
 
 use crate::{
     compose::{self, Lowers},
@@ -18,9 +18,10 @@ use crate::{
     error::SandboxError,
     ids::Ids,
     launch::ServerHandle,
-    run::{self, Job},
+    layout::layers::Layers,
+    run::Job,
     served::View,
-    step::{Cancel, Outcome, Output, Step},
+    step::{Cancel, MountKind, Outcome, Output, Step},
 };
 
 /// The hidden first argument with which the program becomes the sandbox server: `main` must call [`init_main`] when it
@@ -101,7 +102,8 @@ pub struct SandboxConfig {
     /// Which mode.
     pub mode: ModeChoice,
     /// A directory for upper directories, on the file system of the store (large files are moved from one to the
-    /// other). Made where it lacks; owned by this process alone while the sandbox lives.
+    /// other). Made where it lacks; several processes may share it, each makes a directory of its own there, and what
+    /// killed ones left is removed.
     pub scratch: PathBuf,
     /// The program to run as the sandbox server, with [`SANDBOX_INIT_ARG`] as its only argument: normally
     /// `/proc/self/exe`.
@@ -134,6 +136,61 @@ pub struct Sandbox {
     steps: AtomicU64,
 }
 
+/// The names below scratch: `run-PID-N`, with a lock beside it that its process holds.
+const RUN_PREFIX: &str = "run-";
+const LOCK_SUFFIX: &str = ".lock";
+
+/// A directory of this process's own in scratch, which several processes may share.
+#[derive(Debug)]
+struct RunDir {
+    path: PathBuf,
+    lock_path: PathBuf,
+    /// Held as long as this lives, and let go by the kernel when the process dies.
+    _lock: std::fs::File,
+}
+
+impl RunDir {
+    fn create(scratch: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(scratch)?;
+        let pid = std::process::id();
+        for number in 0u64.. {
+            let path = scratch.join(format!("{RUN_PREFIX}{pid}-{number}"));
+            let lock_path = scratch.join(format!("{RUN_PREFIX}{pid}-{number}{LOCK_SUFFIX}"));
+            let lock = match std::fs::File::create_new(&lock_path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                other => other?,
+            };
+            // Another process may have taken it for one that a dead process left.
+            if lock.try_lock().is_err() || std::fs::create_dir(&path).is_err() {
+                continue;
+            }
+            return Ok(Self { path, lock_path, _lock: lock });
+        }
+        Err(std::io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Removes what processes left that were killed.
+    fn remove_leftovers(scratch: &Path, server: &ServerHandle) -> Result<(), SandboxError> {
+        let failed = |source| SandboxError::Scratch { path: scratch.to_owned(), source };
+        for entry in std::fs::read_dir(scratch).map_err(failed)? {
+            let lock_path = entry.map_err(failed)?.path();
+            let name = lock_path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
+            let Some(run) = name.strip_suffix(LOCK_SUFFIX.as_bytes()) else { continue };
+            if !run.starts_with(RUN_PREFIX.as_bytes()) {
+                continue;
+            }
+            let Ok(lock) = std::fs::File::open(&lock_path) else { continue };
+            if lock.try_lock().is_err() {
+                continue;
+            }
+            server.remove(&scratch.join(std::ffi::OsStr::from_bytes(run)))?;
+            server.finish_removals()?;
+            let _ = std::fs::remove_file(&lock_path);
+        }
+        Ok(())
+    }
+}
+
 /// What was found to work.
 #[derive(Debug)]
 struct Chosen {
@@ -141,6 +198,9 @@ struct Chosen {
     server: ServerHandle,
     /// Whether overlay takes `datadir+`.
     datadir: bool,
+    /// Trees laid out, for the exact mode.
+    layers: Layers,
+    run: RunDir,
 }
 
 /// Says nothing to nobody.
@@ -175,15 +235,16 @@ impl Sandbox {
     /// Tries what could work, best first, and takes the first that does.
     fn choose(&self) -> Result<Chosen, SandboxError> {
         let scratch = &self.config.scratch;
-        std::fs::create_dir_all(scratch).map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
+        let run = RunDir::create(scratch).map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
         let mut reasons: Vec<String> = Vec::new();
         let mut server = None;
         for (kind, ids) in self.candidates(&mut reasons) {
-            match self.try_candidate(kind, &ids, &mut server) {
+            match self.try_candidate(kind, &ids, &run.path, &mut server) {
                 Ok(datadir) => {
                     let Some(server) = server else { continue };
                     let mode = Mode { kind, ownership: ids.class(), why: why(kind, &ids, &reasons) };
-                    return Ok(Chosen { mode, server, datadir });
+                    let layers = Layers::new(&run.path);
+                    return Ok(Chosen { mode, server, datadir, layers, run });
                 }
                 Err(e) => reasons.push(format!("{} with {}: {e}", kind.name(), ids.name())),
             }
@@ -217,6 +278,7 @@ impl Sandbox {
         &self,
         kind: ModeKind,
         ids: &Ids,
+        run: &Path,
         server: &mut Option<ServerHandle>,
     ) -> Result<bool, SandboxError> {
         if server.as_ref().is_none_or(|s| s.ids != *ids) {
@@ -224,11 +286,11 @@ impl Sandbox {
             *server = Some(ServerHandle::start(&self.config.init_program, ids.clone())?);
         }
         let Some(server) = server else { return Err(SandboxError::Helper("no server".into())) };
-        self.remove_leftovers(server)?;
+        RunDir::remove_leftovers(&self.config.scratch, server)?;
         let contents: Arc<dyn Contents> = Arc::new(NoContents);
         let mut datadir = self.config.datadir && kind == ModeKind::Traced;
         loop {
-            let (number, dir) = self.step_dir()?;
+            let dir = self.step_dir(run)?;
             let step = Step::new(Tree::default(), Vec::new());
             let view = View::of(&step)?;
             let chain = dir.join("lower");
@@ -254,9 +316,8 @@ impl Sandbox {
                 cancel: &cancel,
                 asked: Instant::now(),
             };
-            let result = run::run(server, &job);
+            let result = crate::run::run(server, &job);
             server.remove(&dir)?;
-            let _ = number;
             match result {
                 Ok(_) => return Ok(datadir),
                 // Kernels before 6.16 refuse the option.
@@ -267,23 +328,11 @@ impl Sandbox {
     }
 
     /// A new directory for a step.
-    fn step_dir(&self) -> Result<(u64, PathBuf), SandboxError> {
+    fn step_dir(&self, run: &Path) -> Result<PathBuf, SandboxError> {
         let number = self.steps.fetch_add(1, Ordering::Relaxed);
-        let dir = self.config.scratch.join(format!("{STEP_PREFIX}{number}"));
+        let dir = run.join(format!("step-{number}"));
         std::fs::create_dir(&dir).map_err(|source| SandboxError::Scratch { path: dir.clone(), source })?;
-        Ok((number, dir))
-    }
-
-    /// A process that was killed leaves the directories of its steps.
-    fn remove_leftovers(&self, server: &ServerHandle) -> Result<(), SandboxError> {
-        let failed = |source| SandboxError::Scratch { path: self.config.scratch.clone(), source };
-        for entry in std::fs::read_dir(&self.config.scratch).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name().as_bytes().starts_with(STEP_PREFIX.as_bytes()) {
-                server.remove(&entry.path())?;
-            }
-        }
-        server.finish_removals()
+        Ok(dir)
     }
 
     /// Runs a step to its end. Several may run at once.
@@ -296,10 +345,37 @@ impl Sandbox {
     ) -> Result<Outcome, SandboxError> {
         let asked = Instant::now();
         let chosen = self.chosen()?;
-        let (_, dir) = self.step_dir()?;
+        let dir = self.step_dir(&chosen.run.path)?;
         let result = self.run_in(&chosen, step, &dir, contents, output, cancel, asked);
         chosen.server.remove(&dir)?;
         result
+    }
+
+    /// The chains of a step's trees. Mount points make a small layer of their own, in the step's directory.
+    fn lay_out(
+        &self,
+        chosen: &Chosen,
+        step: &Step,
+        view: &View,
+        dir: &Path,
+        contents: &dyn Contents,
+    ) -> Result<Vec<Vec<Box<[u8]>>>, SandboxError> {
+        let mounted = step.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Tree { tree, .. } => Some(tree),
+            _ => None,
+        });
+        let mut chains = Vec::new();
+        for (number, (before, shown)) in [&step.root].into_iter().chain(mounted).zip(&view.trees).enumerate() {
+            let mut chain = chosen.layers.chain(&chosen.server, before, contents)?;
+            let stubs = Diff::between(before, shown);
+            if !stubs.is_empty() {
+                let layer = dir.join(format!("stubs{number}"));
+                chosen.server.lay_out(&layer, &stubs, shown, contents)?;
+                chain.insert(0, layer.as_os_str().as_bytes().into());
+            }
+            chains.push(chain);
+        }
+        Ok(chains)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -314,10 +390,26 @@ impl Sandbox {
         asked: Instant,
     ) -> Result<Outcome, SandboxError> {
         let view = View::of(step)?;
-        let lowers = Lowers::Fuse { data: contents.blobs_dir().filter(|_| chosen.datadir) };
+        let chains;
+        let lowers = if chosen.mode.kind == ModeKind::Traced {
+            Lowers::Fuse { data: contents.blobs_dir().filter(|_| chosen.datadir) }
+        } else {
+            chains = self.lay_out(chosen, step, &view, dir, &**contents)?;
+            Lowers::LaidOut(&chains)
+        };
         let spec = compose::spec(step, &view, dir, &chosen.server.ids, &lowers)?;
         let job = Job { spec: &spec, dir, trees: &view.trees, before: &step.root, contents, output, cancel, asked };
-        run::run(&chosen.server, &job)
+        crate::run::run(&chosen.server, &job)
+    }
+}
+
+impl Drop for Chosen {
+    /// What cannot be removed now is found by the next sandbox that uses the same scratch directory.
+    fn drop(&mut self) {
+        let _ = self.server.remove(&self.run.path);
+        if self.server.finish_removals().is_ok() {
+            let _ = std::fs::remove_file(&self.run.lock_path);
+        }
     }
 }
 
@@ -345,9 +437,6 @@ impl Contents for NoContents {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 }
-
-/// Names of step directories in scratch.
-const STEP_PREFIX: &str = "step-";
 
 fn why(kind: ModeKind, ids: &Ids, refused: &[String]) -> String {
     let mut text = format!("{} with {}", kind.name(), ids.name());

@@ -90,13 +90,13 @@ pub(crate) enum Source {
     /// A file or directory, bind-mounted with `MOUNT_ATTR_*` flags.
     Bind { path: Bytes, attributes: u64 },
     /// A path below lower directories that get a writable layer whose contents are thrown away; `number` names it.
-    Scratch { lowers: Vec<Bytes>, number: u32, below: Bytes },
+    Scratch { lowers: Vec<Bytes>, number: u32, below: Bytes, attributes: u64 },
     /// A tmpfs.
     Tmpfs { size: Option<u64> },
 }
 wire!(enum Source {
     0 => Bind { path, attributes },
-    1 => Scratch { lowers, number, below },
+    1 => Scratch { lowers, number, below, attributes },
     2 => Tmpfs { size },
 });
 
@@ -140,10 +140,14 @@ pub(crate) enum Request {
     /// Run a step. Its spec is in a memory file, since it may be large; then come standard output and error, and the
     /// step's socket.
     Run {},
+    /// Lay a tree out in a directory that is made for it, from orders that come as `Harvest` messages on the socket, up
+    /// to a `Done`; answered by `Done` or `Failed`.
+    LayOut { dir: Bytes },
     /// Remove a directory and all below it, whoever owns it. Answered by `Done` or `Failed`.
     Remove { path: Bytes },
 }
 wire!(enum Request {
     0 => Run {},
     1 => Remove { path },
+    2 => LayOut { dir },
 });

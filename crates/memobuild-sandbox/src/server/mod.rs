@@ -8,9 +8,10 @@ mod child;
 mod device;
 mod filter;
 mod init;
+mod lay;
 mod mounts;
 pub(crate) mod notify;
-mod remove;
+pub(crate) mod remove;
 mod root;
 mod stage;
 
@@ -130,6 +131,13 @@ fn serve(request: Request, descriptors: Vec<OwnedFd>) {
             }
             (Request::Remove { path }, [socket]) => {
                 let answer = match remove::remove_all(&path) {
+                    Ok(()) => Event::Done {},
+                    Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+                };
+                i32::from(channel::send(socket, &answer, &[]).is_err())
+            }
+            (Request::LayOut { dir }, [socket]) => {
+                let answer = match lay::lay_out(&dir, socket.as_fd()) {
                     Ok(()) => Event::Done {},
                     Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
                 };

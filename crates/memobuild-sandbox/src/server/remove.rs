@@ -1,6 +1,12 @@
 //! Removes a step's scratch directory from within the user namespace, where its files' owners have meaning.
 
-use std::{ffi::OsStr, os::fd::AsFd, os::fd::OwnedFd, os::unix::ffi::OsStrExt};
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
 
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags},
@@ -12,20 +18,18 @@ use super::{During, Failure};
 /// Removes a directory and all below it; nothing there is fine. No path is ever longer than one name, and the depth
 /// costs one descriptor at a time.
 pub(crate) fn remove_all(at: &[u8]) -> Result<(), Failure> {
+    remove_at(rustix::fs::CWD, at)
+}
+
+/// The same, from a directory on.
+pub(crate) fn remove_at(from: BorrowedFd<'_>, at: &[u8]) -> Result<(), Failure> {
     let what = || format!("removing {}", String::from_utf8_lossy(at));
-    let name = OsStr::from_bytes(at);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = match rustix::fs::open(name, flags, Mode::empty()) {
+    let top = match open_dir(from, at) {
         Err(Errno::NOENT) => return Ok(()),
-        // overlayfs leaves `work/work` with no permissions at all.
-        Err(Errno::ACCESS) => {
-            rustix::fs::chmod(name, Mode::from_raw_mode(0o700)).during(what)?;
-            rustix::fs::open(name, flags, Mode::empty()).during(what)?
-        }
         other => other.during(what)?,
     };
     empty(&top).during(what)?;
-    rustix::fs::rmdir(name).during(what)
+    rustix::fs::unlinkat(from, OsStr::from_bytes(at), AtFlags::REMOVEDIR).during(what)
 }
 
 /// Empties a directory by lifting what lies deep to the top, so that neither recursion nor descriptors grow with depth.
@@ -48,13 +52,14 @@ fn empty(top: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-fn open_dir(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+/// overlayfs leaves `work/work` with no permissions at all, and steps can do so, too.
+fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let name = OsStr::from_bytes(name);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+    match rustix::fs::openat(&parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o700), AtFlags::empty())?;
-            rustix::fs::openat(parent, name, flags, Mode::empty())
+            rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o700), AtFlags::empty())?;
+            rustix::fs::openat(&parent, name, flags, Mode::empty())
         }
         other => other,
     }

@@ -209,7 +209,7 @@ fn sysfs(spec: &Spec) -> Result<OwnedFd, Failure> {
 fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) -> Result<(), Failure> {
     let (mount, directory) = match source {
         Source::Bind { path, attributes } => bound(path, *attributes)?,
-        Source::Scratch { lowers, number, below: at } => {
+        Source::Scratch { lowers, number, below: at, attributes } => {
             let [upper, work, whole] = ["upper", "work", "whole"].map(|name| below(spec, &format!("{name}{number}")));
             for dir in [&upper, &work, &whole] {
                 mkdir(dir)?;
@@ -217,7 +217,7 @@ fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) 
             copy_directory_meta(lowers.first(), &upper)?;
             let overlay = Overlay { lowers, data: None, upper: &upper, work: &work };
             attach_at(&mounts::overlay(&overlay, NODEV)?, &whole)?;
-            bound(&[whole.as_slice(), at].concat(), 0)?
+            bound(&[whole.as_slice(), at].concat(), *attributes)?
         }
         Source::Tmpfs { size } => (mounts::tmpfs(0o1777, *size, NOSUID | NODEV)?, true),
     };

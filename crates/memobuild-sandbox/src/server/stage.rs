@@ -80,7 +80,7 @@ fn step(
     };
     let ended = Event::Ended { signal, code, from, to };
     channel::send(socket, &ended, &[]).during(|| "reporting".into())?;
-    if (signal, code) == (false, 0) {
+    if (signal, code) == (false, 0) && !spec.probe {
         let sent = walk::harvest(&places, &watch.owners, socket);
         if let Err(e) = sent {
             return Ok(Some(Event::HarvestFailed { what: e.what.into_bytes().into(), errno: e.errno }));

@@ -55,8 +55,8 @@ fn trials(prefix: &str, mode: ModeChoice, lists: Lists) -> Vec<Trial> {
 fn as_user(kind: &str) -> Vec<Trial> {
     let mut lists = confined();
     lists.push(if kind == "user" { ownership::SINGLE } else { ownership::TRUE });
-    let mut all = trials(&format!("{kind}::"), ModeChoice::Traced, lists);
-    all.extend(trials(&format!("{kind}::"), ModeChoice::Exact, confined()));
+    let mut all = trials(&format!("{kind}::"), ModeChoice::Traced, lists.clone());
+    all.extend(trials(&format!("{kind}::"), ModeChoice::Exact, lists.clone()));
     all
 }
 
