@@ -157,3 +157,16 @@ fn the_cache_is_shown_and_pruned() {
     let bundles = left["items"].as_array().unwrap().iter().filter(|i| i["kind"] == "bundle").count();
     assert_eq!(bundles, 0, "{left:#}");
 }
+
+#[test]
+fn the_doctor_tries_every_mode() {
+    let place = place();
+    let out = place.memobuild(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["modes"].as_array().unwrap().len(), 3);
+    assert!(report["checks"].as_array().unwrap().iter().any(|c| c["name"] == "/dev/fuse"));
+    // The exit code says whether builds can run steps.
+    assert_eq!(out.status.code(), Some(if report["chosen"].is_string() { 0 } else { 6 }));
+    let table = place.memobuild(&["doctor"]);
+    assert!(text(&table.stdout).contains("MODE"));
+}

@@ -57,6 +57,20 @@ impl Failure {
         failure
     }
 
+    /// An error and its causes in one line.
+    pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            next = cause.source();
+        }
+        text
+    }
+
     /// A file of this machine that could not be read or written.
     pub(crate) fn file(what: impl std::fmt::Display, error: &io::Error) -> Self {
         let mut failure = Self::new(FailureKind::Cache, what.to_string());

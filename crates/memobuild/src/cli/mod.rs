@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod build;
 mod check;
 mod completions;
+mod doctor;
 mod du;
 mod env;
 mod export;
@@ -58,6 +59,7 @@ enum Command {
     Export(export::ExportArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
     match result {

@@ -117,6 +117,9 @@ impl Board {
         let mut changes = Vec::new();
         match event {
             TraceEvent::BuildStarted { steps, sandbox } => {
+                // A second round, past damage in the cache, tells all of it again.
+                self.steps.clear();
+                self.steps_done = 0;
                 self.steps_total = steps.len();
                 self.labels = steps.into_iter().map(|s| (s.id, s.label)).collect();
                 self.sandbox.clone_from(&sandbox);
