@@ -8,7 +8,7 @@ use crate::{
     error::SandboxError,
     harvest::walk::OWNER_XATTR,
     ids::{IdMap, Ids},
-    served::{From, View},
+    served::{From, SYSTEM_DIRS, View},
     spec::{Bytes, MountSpec, RootMeta, Source, Spec},
     step::{Network, Security, Step, Ulimit},
 };
@@ -93,6 +93,20 @@ fn root_meta(meta: &Meta, ids: &Ids) -> RootMeta {
     RootMeta { mode: meta.mode, owner, mtime: (meta.mtime.secs, meta.mtime.nanos), xattrs }
 }
 
+/// The spec of a step in a root that is laid out at the given path; nothing is mounted.
+pub(crate) fn chroot_spec(step: &Step, view: &View, dir: &Path, ids: &Ids, root: &Path) -> Result<Spec, SandboxError> {
+    if step.network == Network::None {
+        return Err(SandboxError::Unsupported("the chroot mode cannot take the network away from a step".into()));
+    }
+    let mut spec = spec(step, view, dir, ids, &Lowers::LaidOut(&[]))?;
+    spec.mounts.clear();
+    spec.side.clear();
+    spec.chroot = Some(root.as_os_str().as_bytes().into());
+    let targets = view.points.iter().map(|p| p.target.as_slice());
+    spec.skip = targets.chain(SYSTEM_DIRS.iter().map(|d| d.as_bytes())).map(Into::into).collect();
+    Ok(spec)
+}
+
 /// The spec of a step in the given scratch directory.
 pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Lowers<'_>) -> Result<Spec, SandboxError> {
     let (fuse, data) = match lowers {
@@ -157,6 +171,8 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         single: ids.single(),
         supervise: ids.map != IdMap::Host,
         id_limit: ids.limit(),
+        chroot: None,
+        skip: Vec::new(),
         probe: false,
     })
 }

@@ -112,16 +112,18 @@ impl ServerHandle {
         Ok(Running { socket: near, stdout, stderr })
     }
 
-    /// Lays out, in a new directory, the diff that leads to a tree, as a layer of an overlay.
+    /// Lays out the diff that leads to a tree: as a layer of an overlay in a new directory, or as a change to the tree
+    /// in that directory.
     pub(crate) fn lay_out(
         &self,
         dir: &Path,
+        layer: bool,
         diff: &Diff,
         tree: &Tree,
         contents: &dyn Contents,
     ) -> Result<(), SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
-        self.request(&Request::LayOut { dir: dir.as_os_str().as_bytes().into() }, &[far.as_fd()])?;
+        self.request(&Request::LayOut { dir: dir.as_os_str().as_bytes().into(), layer }, &[far.as_fd()])?;
         drop(far);
         let mut batch = Batch::default();
         let mut send = |order: Order| match batch.add(&order) {

@@ -17,7 +17,7 @@ use crate::{
     contents::Contents,
     error::SandboxError,
     fuse::{Export, Served, Server, recorder::Recorder},
-    harvest::assemble::{Assembler, Clock},
+    harvest::assemble::{Assembled, Assembler, Clock},
     launch::{Running, ServerHandle},
     spec::{Event, Spec},
     step::{Cancel, Exit, Outcome, Output, Stream, Timings},
@@ -60,8 +60,15 @@ struct Driver<'a> {
     owners: crate::fuse::OwnerView,
 }
 
+/// A step that ran.
+pub(crate) struct Ran {
+    pub(crate) outcome: Outcome,
+    /// Directories whose time alone is another now.
+    pub(crate) touched: Vec<Vec<u8>>,
+}
+
 /// Runs a step to its end.
-pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Outcome, SandboxError> {
+pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Ran, SandboxError> {
     let running = server.run(job.spec)?;
     let mut driver = Driver {
         job,
@@ -226,7 +233,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn finish(self, looped: Result<(), SandboxError>) -> Result<Outcome, SandboxError> {
+    fn finish(self, looped: Result<(), SandboxError>) -> Result<Ran, SandboxError> {
         if looped.is_err() {
             // Closing the socket kills the step, so that the mount goes and the file server ends.
             drop(self.running);
@@ -240,14 +247,14 @@ impl Driver<'_> {
         }
         served.map_err(SandboxError::Serving)?;
         let exit = self.exit.ok_or_else(|| SandboxError::Helper("no exit status came".into()))?;
-        let diff = match self.assembler {
+        let Assembled { diff, touched } = match self.assembler {
             Some(assembler) if exit.success() && !self.job.spec.probe => assembler.finish()?,
-            _ => Diff::default(),
+            _ => Assembled { diff: Diff::default(), touched: Vec::new() },
         };
         let now = Instant::now();
         let (started, ended) = (self.started.unwrap_or(now), self.ended.unwrap_or(now));
         let between = |from: Instant, to: Instant| to.checked_duration_since(from).unwrap_or(Duration::ZERO);
-        Ok(Outcome {
+        let outcome = Outcome {
             exit,
             diff,
             complete: self.job.spec.fuse && self.recorder.complete(),
@@ -256,6 +263,7 @@ impl Driver<'_> {
                 run: between(started, ended),
                 harvest: between(ended, now),
             },
-        })
+        };
+        Ok(Ran { outcome, touched })
     }
 }

@@ -18,9 +18,9 @@ use crate::{
     error::SandboxError,
     ids::Ids,
     launch::ServerHandle,
-    layout::layers::Layers,
-    run::Job,
-    served::View,
+    layout::{layers::Layers, roots::Roots},
+    run::{Job, Ran},
+    served::{SYSTEM_DIRS, View},
     step::{Cancel, MountKind, Outcome, Output, Step},
 };
 
@@ -183,7 +183,11 @@ impl RunDir {
             if lock.try_lock().is_err() {
                 continue;
             }
-            server.remove(&scratch.join(std::ffi::OsStr::from_bytes(run)))?;
+            let run = scratch.join(std::ffi::OsStr::from_bytes(run));
+            if run.exists() {
+                Roots::rescue(&run).map_err(failed)?;
+            }
+            server.remove(&run)?;
             server.finish_removals()?;
             let _ = std::fs::remove_file(&lock_path);
         }
@@ -200,6 +204,8 @@ struct Chosen {
     datadir: bool,
     /// Trees laid out, for the exact mode.
     layers: Layers,
+    /// The same for the chroot mode.
+    roots: Roots,
     run: RunDir,
 }
 
@@ -243,8 +249,8 @@ impl Sandbox {
                 Ok(datadir) => {
                     let Some(server) = server else { continue };
                     let mode = Mode { kind, ownership: ids.class(), why: why(kind, &ids, &reasons) };
-                    let layers = Layers::new(&run.path);
-                    return Ok(Chosen { mode, server, datadir, layers, run });
+                    let (layers, roots) = (Layers::new(&run.path), Roots::new(&run.path));
+                    return Ok(Chosen { mode, server, datadir, layers, roots, run });
                 }
                 Err(e) => reasons.push(format!("{} with {}: {e}", kind.name(), ids.name())),
             }
@@ -268,6 +274,13 @@ impl Sandbox {
         for kind in [ModeKind::Traced, ModeKind::Exact] {
             if self.config.mode == ModeChoice::Auto || self.config.mode.name() == kind.name() {
                 out.extend(ids.iter().map(|ids| (kind, ids.clone())));
+            }
+        }
+        if matches!(self.config.mode, ModeChoice::Auto | ModeChoice::Chroot) {
+            if root {
+                out.push((ModeKind::Chroot, Ids::HOST));
+            } else {
+                reasons.push("chroot: only root can".to_owned());
             }
         }
         out
@@ -303,7 +316,11 @@ impl Sandbox {
                 laid_out = [vec![chain.as_os_str().as_bytes().into()]];
                 Lowers::LaidOut(&laid_out)
             };
-            let mut spec = compose::spec(&step, &view, &dir, &server.ids, &lowers)?;
+            let mut spec = if kind == ModeKind::Chroot {
+                compose::chroot_spec(&step, &view, &dir, &server.ids, &chain)?
+            } else {
+                compose::spec(&step, &view, &dir, &server.ids, &lowers)?
+            };
             spec.probe = true;
             let (cancel, output) = (Cancel::new(), Silent);
             let job = Job {
@@ -370,12 +387,38 @@ impl Sandbox {
             let stubs = Diff::between(before, shown);
             if !stubs.is_empty() {
                 let layer = dir.join(format!("stubs{number}"));
-                chosen.server.lay_out(&layer, &stubs, shown, contents)?;
+                chosen.server.lay_out(&layer, true, &stubs, shown, contents)?;
                 chain.insert(0, layer.as_os_str().as_bytes().into());
             }
             chains.push(chain);
         }
         Ok(chains)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run_in_root(
+        &self,
+        chosen: &Chosen,
+        step: &Step,
+        view: &View,
+        dir: &Path,
+        contents: &Arc<dyn Contents>,
+        output: &dyn Output,
+        cancel: &Cancel,
+        asked: Instant,
+    ) -> Result<Outcome, SandboxError> {
+        let composite = view.composite()?;
+        let mut targets: Vec<Vec<u8>> = view.points.iter().map(|p| p.target.clone()).collect();
+        targets.extend(SYSTEM_DIRS.iter().map(|d| d.as_bytes().to_vec()));
+        let root = chosen.roots.take(&chosen.server, composite, targets, &**contents)?;
+        let spec = compose::chroot_spec(step, view, dir, &chosen.server.ids, &root.dir)?;
+        let job = Job { spec: &spec, dir, trees: &view.trees, before: &step.root, contents, output, cancel, asked };
+        let Ran { outcome, touched } = crate::run::run(&chosen.server, &job)?;
+        if outcome.exit.success() {
+            let after = outcome.diff.apply(&step.root).map_err(|e| SandboxError::Helper(e.to_string()))?;
+            root.settle(&outcome.diff, &after, &touched)?;
+        }
+        Ok(outcome)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -390,6 +433,9 @@ impl Sandbox {
         asked: Instant,
     ) -> Result<Outcome, SandboxError> {
         let view = View::of(step)?;
+        if chosen.mode.kind == ModeKind::Chroot {
+            return self.run_in_root(chosen, step, &view, dir, contents, output, cancel, asked);
+        }
         let chains;
         let lowers = if chosen.mode.kind == ModeKind::Traced {
             Lowers::Fuse { data: contents.blobs_dir().filter(|_| chosen.datadir) }
@@ -399,7 +445,7 @@ impl Sandbox {
         };
         let spec = compose::spec(step, &view, dir, &chosen.server.ids, &lowers)?;
         let job = Job { spec: &spec, dir, trees: &view.trees, before: &step.root, contents, output, cancel, asked };
-        crate::run::run(&chosen.server, &job)
+        Ok(crate::run::run(&chosen.server, &job)?.outcome)
     }
 }
 

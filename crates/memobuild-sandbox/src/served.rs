@@ -6,20 +6,23 @@
 //! here is the same: a stub is part of the image only if the step wrote beside or below it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use memobuild_tree::{ContentDigest, Dir, File, Meta, Mtime, Node, Tree, path};
+use memobuild_tree::{ContentDigest, Dir, File, Meta, Mtime, Node, Special, SpecialKind, Symlink, Tree, path};
 
 use crate::{
     error::SandboxError,
     spec::SideFile,
     step::{MountKind, Step},
 };
+
+/// Where the kernel's own file systems stand.
+pub(crate) const SYSTEM_DIRS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 const DEFAULT_HOSTNAME: &[u8] = b"buildkitsandbox";
 
@@ -94,7 +97,7 @@ impl View {
         let hostname = step.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_vec());
         let mut view = Self { trees: vec![step.root.clone()], points: Vec::new(), side: Vec::new(), hostname };
         let mut placed = Vec::new();
-        for system in ["/proc", "/sys", "/dev"] {
+        for system in SYSTEM_DIRS {
             view.place(system.as_bytes(), true, None, &mut placed)?;
         }
         // Later mounts take the place of earlier ones with the same target, as BuildKit has it; then parents first.
@@ -211,6 +214,75 @@ impl View {
         placed.push(Placed { asked: asked.to_vec(), target: target.clone(), tree });
         Ok(target)
     }
+}
+
+/// A whole root without any mounts: what would be mounted stands in it.
+pub(crate) struct Composite {
+    /// The tree to lay out.
+    pub(crate) tree: Tree,
+    /// Contents of the files in memory.
+    pub(crate) side: HashMap<ContentDigest, Arc<[u8]>>,
+    /// Paths of this machine, and where they belong.
+    pub(crate) hosts: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl View {
+    /// The root with trees, files in memory and devices in their places.
+    pub(crate) fn composite(&self) -> Result<Composite, SandboxError> {
+        let mut tree = self.trees.first().cloned().unwrap_or_default();
+        let (mut side, mut hosts) = (HashMap::new(), Vec::new());
+        tree.put(b"/dev", device_dir(), &stub_meta);
+        for empty in ["/proc", "/sys"] {
+            tree.put(empty.as_bytes(), stub(true), &stub_meta);
+        }
+        for point in &self.points {
+            let node = match &point.from {
+                From::Side { name } => {
+                    let file = self.side.iter().find(|f| *f.name == *name.as_bytes());
+                    let file = file.ok_or_else(|| SandboxError::Helper("a file in memory is lost".into()))?;
+                    let content = ContentDigest::of(&file.bytes);
+                    side.insert(content, Arc::from(&*file.bytes));
+                    let mut meta = stub_meta();
+                    (meta.mode, meta.uid, meta.gid) = (file.mode, file.owner.0, file.owner.1);
+                    Node::File(File { meta, size: file.bytes.len() as u64, content, link: None })
+                }
+                From::Tree { tree, path, .. } => {
+                    let node = self.trees.get(*tree).and_then(|t| t.get(path));
+                    node.ok_or_else(|| SandboxError::Helper("a mounted tree is lost".into()))?
+                }
+                From::Tmpfs { .. } => {
+                    let mut dir = stub(true);
+                    dir.meta_mut().mode = 0o1777;
+                    dir
+                }
+                From::Host { path, .. } => {
+                    hosts.push((path.clone(), point.target.clone()));
+                    continue;
+                }
+            };
+            tree.put(&point.target, node, &stub_meta);
+        }
+        Ok(Composite { tree, side, hosts })
+    }
+}
+
+/// /dev as a plain directory.
+fn device_dir() -> Node {
+    let mut entries: BTreeMap<Arc<[u8]>, Node> = BTreeMap::new();
+    for (name, major, minor) in crate::server::DEVICES {
+        let meta = Meta { mode: 0o666, ..stub_meta() };
+        let node = Node::Special(Special { meta, kind: SpecialKind::Char, rdev: (major, minor) });
+        entries.insert(name.as_bytes().into(), node);
+    }
+    for (name, target) in crate::server::DEVICE_LINKS {
+        let meta = Meta { mode: 0o777, ..stub_meta() };
+        entries.insert(name.as_bytes().into(), Node::Symlink(Symlink { meta, target: target.as_bytes().into() }));
+    }
+    for (name, mode) in [("shm", 0o1777), ("pts", 0o755)] {
+        let meta = Meta { mode, ..stub_meta() };
+        entries.insert(name.as_bytes().into(), Node::Dir(Arc::new(Dir::new(meta))));
+    }
+    Node::Dir(Arc::new(Dir::with_entries(stub_meta(), entries)))
 }
 
 fn put_stub(tree: &mut Tree, at: &[u8], directory: bool) {

@@ -46,13 +46,17 @@ pub(crate) struct Spec {
     pub(crate) supervise: bool,
     /// Ids from here on cannot be mapped: files that belong to them show as root's, with an attribute that tells.
     pub(crate) id_limit: u32,
+    /// No namespaces and no mounts: change root into that directory, in which all is laid out.
+    pub(crate) chroot: Option<Bytes>,
+    /// Paths in the root that stand for mounts there: what changes below them is no change.
+    pub(crate) skip: Vec<Bytes>,
     /// Only try whether all can be set up; start nothing.
     pub(crate) probe: bool,
 }
 
 wire!(struct Spec {
     dir, fuse, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, no_network, shm_size, limits, insecure, single,
-    supervise, id_limit, probe
+    supervise, id_limit, chroot, skip, probe
 });
 
 /// Metadata of the root directory. FUSE never sees `/` itself, so the upper directory starts with it.
@@ -140,14 +144,14 @@ pub(crate) enum Request {
     /// Run a step. Its spec is in a memory file, since it may be large; then come standard output and error, and the
     /// step's socket.
     Run {},
-    /// Lay a tree out in a directory that is made for it, from orders that come as `Harvest` messages on the socket, up
-    /// to a `Done`; answered by `Done` or `Failed`.
-    LayOut { dir: Bytes },
+    /// Lay a tree out in a directory that is made where it lacks, from orders that come as `Harvest` messages on the
+    /// socket, up to a `Done`; answered by `Done` or `Failed`. A `layer` of an overlay gets whiteouts.
+    LayOut { dir: Bytes, layer: bool },
     /// Remove a directory and all below it, whoever owns it. Answered by `Done` or `Failed`.
     Remove { path: Bytes },
 }
 wire!(enum Request {
     0 => Run {},
     1 => Remove { path },
-    2 => LayOut { dir },
+    2 => LayOut { dir, layer },
 });

@@ -4,7 +4,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -256,6 +256,7 @@ pub struct Cancel(Arc<CancelState>);
 struct CancelState {
     flag: AtomicBool,
     event: Option<OwnedFd>,
+    children: Mutex<Vec<Weak<CancelState>>>,
 }
 
 impl Default for Cancel {
@@ -263,7 +264,7 @@ impl Default for Cancel {
         // Without a descriptor to wake a sleeping poll the flag still works, a little later.
         let event =
             rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK);
-        Self(Arc::new(CancelState { flag: AtomicBool::new(false), event: event.ok() }))
+        Self(Arc::new(CancelState { flag: AtomicBool::new(false), event: event.ok(), children: Mutex::default() }))
     }
 }
 
@@ -273,12 +274,29 @@ impl Cancel {
         Self::default()
     }
 
+    /// One that is cancelled with this one, and that can be cancelled without it.
+    pub fn child(&self) -> Self {
+        let child = Self::default();
+        let mut children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.retain(|known| known.strong_count() > 0);
+        children.push(Arc::downgrade(&child.0));
+        drop(children);
+        if self.is_cancelled() {
+            child.cancel();
+        }
+        child
+    }
+
     /// Kills all steps that run with this.
     pub fn cancel(&self) {
         self.0.flag.store(true, Ordering::SeqCst);
         if let Some(event) = &self.0.event {
             // A full counter means that it is readable already.
             let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+        }
+        let children = std::mem::take(&mut *self.0.children.lock().unwrap_or_else(PoisonError::into_inner));
+        for child in children.iter().filter_map(Weak::upgrade) {
+            Self(child).cancel();
         }
     }
 
@@ -290,5 +308,20 @@ impl Cancel {
     /// Readable once cancelled.
     pub(crate) fn event(&self) -> Option<BorrowedFd<'_>> {
         self.0.event.as_ref().map(AsFd::as_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_cancelled_with_its_parent_and_not_the_other_way() {
+        let parent = Cancel::new();
+        let (one, two) = (parent.child(), parent.child());
+        one.cancel();
+        assert!(one.is_cancelled() && !parent.is_cancelled() && !two.is_cancelled());
+        parent.cancel();
+        assert!(two.is_cancelled() && parent.child().is_cancelled());
     }
 }

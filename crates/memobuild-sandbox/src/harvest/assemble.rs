@@ -98,7 +98,16 @@ pub(crate) struct Assembler<'a> {
     pending: Vec<u8>,
     levels: Vec<Level>,
     groups: HashMap<u64, Group>,
+    touched: Vec<Vec<u8>>,
     done: Option<DirChange>,
+}
+
+/// What a step did.
+pub(crate) struct Assembled {
+    /// The changes.
+    pub(crate) diff: Diff,
+    /// Directories whose time alone is another now, which is no change.
+    pub(crate) touched: Vec<Vec<u8>>,
 }
 
 fn broken() -> SandboxError {
@@ -123,6 +132,7 @@ impl<'a> Assembler<'a> {
             pending: Vec::new(),
             levels: Vec::new(),
             groups: HashMap::new(),
+            touched: Vec::new(),
             done: None,
         }
     }
@@ -143,7 +153,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// The diff, once the root directory was closed.
-    pub(crate) fn finish(self) -> Result<Diff, SandboxError> {
+    pub(crate) fn finish(self) -> Result<Assembled, SandboxError> {
         let mut diff = Diff { root: self.done.ok_or_else(broken)? };
         for (_, Group { file, mut paths }) in self.groups {
             if paths.len() < 2 {
@@ -154,7 +164,7 @@ impl<'a> Assembler<'a> {
                 diff.set(at, Change::Put(Node::File(File { link: Some(link), ..file.clone() })));
             }
         }
-        Ok(diff)
+        Ok(Assembled { diff, touched: self.touched })
     }
 
     fn path(&self, name: &[u8]) -> Vec<u8> {
@@ -256,7 +266,9 @@ impl<'a> Assembler<'a> {
                 let untimed = |meta: &Meta| Meta { mtime: Mtime::default(), ..meta.clone() };
                 // Touched and left as it was: a file made and removed again.
                 let touched_only = change.entries.is_empty() && !meta.mtime.pinned && untimed(&meta) == untimed(old);
-                if meta != *old && !touched_only {
+                if touched_only && meta != *old {
+                    self.touched.push(if self.levels.is_empty() { b"/".to_vec() } else { self.path(&name) });
+                } else if meta != *old {
                     change.meta = Some(meta);
                 }
             }

@@ -43,9 +43,12 @@ pub(crate) struct Places {
     /// The step's own directory.
     dir: OwnedFd,
     /// The upper directory.
-    upper: OwnedFd,
+    pub(super) upper: OwnedFd,
     single: bool,
     id_limit: u32,
+    /// Whether the upper directory is an overlay's, to be thrown away: then whiteouts are whiteouts and large files are
+    /// moved. Otherwise it is the root itself, which stays, and large files are copied.
+    overlay: bool,
 }
 
 impl Places {
@@ -54,20 +57,23 @@ impl Places {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(OsStr::from_bytes(&spec.dir), flags, Mode::empty())
             .during(|| "opening the step's directory".into())?;
-        let upper =
-            rustix::fs::openat(&dir, "upper", flags, Mode::empty()).during(|| "opening the upper directory".into())?;
-        Ok(Self { dir, upper, single: spec.single, id_limit: spec.id_limit })
+        let upper = match &spec.chroot {
+            None => rustix::fs::openat(&dir, "upper", flags, Mode::empty()),
+            Some(root) => rustix::fs::open(OsStr::from_bytes(root), flags, Mode::empty()),
+        }
+        .during(|| "opening what the step writes to".into())?;
+        Ok(Self { dir, upper, single: spec.single, id_limit: spec.id_limit, overlay: spec.chroot.is_none() })
     }
 }
 
 /// Walks and sends everything. The last message is for the caller to send.
 pub(crate) fn harvest(places: &Places, owners: &Owners, socket: BorrowedFd<'_>) -> Result<(), Failure> {
-    let walker = Walker { places, owners, socket, batch: Vec::new(), seen: HashSet::new(), moved: 0, path: Vec::new() };
-    walker.run()
+    Walker::new(places, owners, socket).run()
 }
 
-struct Walker<'a> {
-    places: &'a Places,
+/// Sends what it is shown of a directory.
+pub(crate) struct Walker<'a> {
+    pub(super) places: &'a Places,
     owners: &'a Owners,
     socket: BorrowedFd<'a>,
     batch: Vec<u8>,
@@ -76,7 +82,7 @@ struct Walker<'a> {
     /// Number of files moved so far: names them.
     moved: u64,
     /// Names of the directories walked into, for messages.
-    path: Vec<Vec<u8>>,
+    pub(super) path: Vec<Vec<u8>>,
 }
 
 /// A directory being walked.
@@ -85,8 +91,12 @@ struct Level {
     names: std::vec::IntoIter<Vec<u8>>,
 }
 
-impl Walker<'_> {
-    fn at(&self, name: &[u8]) -> String {
+impl<'a> Walker<'a> {
+    pub(crate) fn new(places: &'a Places, owners: &'a Owners, socket: BorrowedFd<'a>) -> Self {
+        Self { places, owners, socket, batch: Vec::new(), seen: HashSet::new(), moved: 0, path: Vec::new() }
+    }
+
+    pub(super) fn at(&self, name: &[u8]) -> String {
         let mut text = String::from("/");
         for part in &self.path {
             text.push_str(&String::from_utf8_lossy(part));
@@ -139,7 +149,7 @@ impl Walker<'_> {
     }
 
     /// Sends one entry of the current directory; gives the directory to go into, if it is one.
-    fn visit(&mut self, name: &[u8]) -> Result<Option<OwnedFd>, Failure> {
+    pub(super) fn visit(&mut self, name: &[u8]) -> Result<Option<OwnedFd>, Failure> {
         let os = OsStr::from_bytes(name);
         let stat = rustix::fs::statat(rustix::fs::CWD, os, AtFlags::SYMLINK_NOFOLLOW).during(|| self.at(name))?;
         let boxed: Box<[u8]> = name.into();
@@ -154,8 +164,12 @@ impl Walker<'_> {
                 self.push(&Item::Open { name: boxed, meta, opaque })?;
                 return Ok(Some(fd));
             }
-            FileType::CharacterDevice if (major, minor) == (0, 0) => self.push(&Item::Whiteout { name: boxed })?,
-            FileType::RegularFile if stat.st_size == 0 && self.xattr(name, WHITEOUT)?.is_some() => {
+            FileType::CharacterDevice if self.places.overlay && (major, minor) == (0, 0) => {
+                self.push(&Item::Whiteout { name: boxed })?
+            }
+            FileType::RegularFile
+                if self.places.overlay && stat.st_size == 0 && self.xattr(name, WHITEOUT)?.is_some() =>
+            {
                 self.push(&Item::Whiteout { name: boxed })?;
             }
             FileType::RegularFile => {
@@ -195,7 +209,7 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    fn meta(&self, name: &[u8], stat: &Stat) -> Result<FoundMeta, Failure> {
+    pub(super) fn meta(&self, name: &[u8], stat: &Stat) -> Result<FoundMeta, Failure> {
         let mut owner = (stat.st_uid, stat.st_gid);
         let mut owner_known = !self.places.single;
         let mut xattrs = Vec::new();
@@ -290,38 +304,54 @@ impl Walker<'_> {
             }
             return Ok(FoundContent::Inline { bytes: bytes.into() });
         }
+        self.moved += 1;
+        let to = format!("moved.{}", self.moved);
+        let copy = if self.places.overlay {
+            None
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let copy = rustix::fs::openat(&self.places.dir, to.as_str(), flags, Mode::from_raw_mode(0o444));
+            Some(copy.during(what)?)
+        };
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; 1 << 20];
         let mut total = 0;
         loop {
-            match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer)).during(what)? {
+            let piece = match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer)).during(what)? {
                 0 => break,
-                n => {
-                    total += n as u64;
-                    hasher.update(buffer.get(..n).unwrap_or_default());
-                }
+                n => buffer.get(..n).unwrap_or_default(),
+            };
+            total += piece.len() as u64;
+            hasher.update(piece);
+            if let Some(copy) = &copy {
+                write_sparsely(copy, piece).during(what)?;
             }
         }
         if total != size {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).during(what);
         }
-        // Owned by the namespace's root, which is the user outside, and readable: so that the store can adopt it.
-        rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT)).during(what)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444)).during(what)?;
-        strip(&file).during(what)?;
-        self.moved += 1;
-        let to = format!("moved.{}", self.moved);
-        rustix::fs::renameat(rustix::fs::CWD, OsStr::from_bytes(name), &self.places.dir, to.as_str()).during(what)?;
+        match copy {
+            Some(copy) => rustix::fs::ftruncate(&copy, size).during(what)?,
+            None => {
+                // Owned by the namespace's root, which is the user outside, and readable: so that the store can adopt
+                // it.
+                rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT)).during(what)?;
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444)).during(what)?;
+                strip(&file).during(what)?;
+                let from = OsStr::from_bytes(name);
+                rustix::fs::renameat(rustix::fs::CWD, from, &self.places.dir, to.as_str()).during(what)?;
+            }
+        }
         let digest = hasher.finalize();
         Ok(FoundContent::Moved { name: to.into_bytes().into(), size, digest: digest.as_bytes().as_slice().into() })
     }
 
-    fn push(&mut self, item: &Item) -> Result<(), Failure> {
+    pub(super) fn push(&mut self, item: &Item) -> Result<(), Failure> {
         crate::wire::put_bytes(&mut self.batch, &item.to_bytes());
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
         let batch = std::mem::take(&mut self.batch);
         for piece in batch.chunks(MAX_MESSAGE - 64) {
             channel::send(self.socket, &Event::Harvest { bytes: piece.into() }, &[])
@@ -329,6 +359,18 @@ impl Walker<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends to a file; a piece of zeros becomes a hole.
+fn write_sparsely(to: &OwnedFd, mut piece: &[u8]) -> rustix::io::Result<()> {
+    if piece.iter().all(|b| *b == 0) {
+        return rustix::fs::seek(to, rustix::fs::SeekFrom::Current(piece.len() as i64)).map(drop);
+    }
+    while !piece.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(to, piece))?;
+        piece = piece.get(written..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn is_dir(stat: &Stat) -> bool {

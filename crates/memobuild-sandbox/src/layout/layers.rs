@@ -70,7 +70,7 @@ impl Layers {
         };
         *next += 1;
         let dir = self.dir.join(format!("layer-{next}"));
-        server.lay_out(&dir, &diff, tree, contents)?;
+        server.lay_out(&dir, true, &diff, tree, contents)?;
         let mut chain: Vec<Bytes> = vec![dir.as_os_str().as_bytes().into()];
         chain.extend(below.iter().cloned());
         known.push_front(Known { digest, tree: tree.clone(), chain: chain.clone() });
@@ -79,7 +79,7 @@ impl Layers {
 }
 
 /// Roughly what a diff costs to lay out.
-fn weight(diff: &Diff) -> u64 {
+pub(super) fn weight(diff: &Diff) -> u64 {
     let mut weight = 0;
     diff.walk(&mut |_, change| {
         weight += 1;

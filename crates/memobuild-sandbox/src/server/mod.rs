@@ -5,6 +5,7 @@
 //! answers. Who calls it: [`crate::init_main`]. It ends when the main process does, and every step with it.
 
 mod child;
+mod chroot;
 mod device;
 mod filter;
 mod init;
@@ -14,6 +15,9 @@ pub(crate) mod notify;
 pub(crate) mod remove;
 mod root;
 mod stage;
+
+pub(crate) use device::{LINKS as DEVICE_LINKS, NODES as DEVICES};
+pub(crate) use mounts::open_in;
 
 use std::{
     io,
@@ -136,8 +140,8 @@ fn serve(request: Request, descriptors: Vec<OwnedFd>) {
                 };
                 i32::from(channel::send(socket, &answer, &[]).is_err())
             }
-            (Request::LayOut { dir }, [socket]) => {
-                let answer = match lay::lay_out(&dir, socket.as_fd()) {
+            (Request::LayOut { dir, layer }, [socket]) => {
+                let answer = match lay::lay_out(&dir, layer, socket.as_fd()) {
                     Ok(()) => Event::Done {},
                     Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
                 };

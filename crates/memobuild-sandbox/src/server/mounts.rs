@@ -183,7 +183,7 @@ pub(super) fn place(root: BorrowedFd<'_>, at: &[u8], directory: bool) -> Result<
 }
 
 /// Opens a path below a root as a place only.
-pub(super) fn open_in(root: BorrowedFd<'_>, at: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_in(root: BorrowedFd<'_>, at: &[u8]) -> rustix::io::Result<OwnedFd> {
     let mut relative: &[u8] = at;
     while let [b'/', rest @ ..] = relative {
         relative = rest;

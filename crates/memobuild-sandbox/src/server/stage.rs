@@ -11,7 +11,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use super::{During, Failure, init, init::Report, notify::Supervisor, root};
+use super::{During, Failure, chroot, init, init::Report, notify::Supervisor, root};
 use crate::{
     channel::{self, Receiver},
     harvest::walk,
@@ -49,6 +49,9 @@ fn step(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<Event>, Failure> {
     let spec = read_spec(spec).during(|| "reading what to run".into())?;
+    if spec.chroot.is_some() {
+        return chroot::step(&spec, output, socket);
+    }
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if spec.no_network {
         flags |= UnshareFlags::NEWNET;
@@ -66,17 +69,9 @@ fn step(
     drop(writer);
     let watch = watch(pid, reader, socket, supervisor)?;
     let to = now(rustix::time::ClockId::Realtime);
-    let (signal, code) = match watch.end {
-        End::Reported(Report::Ended { signal, code }) => (signal, code),
-        End::Reported(Report::Failed { what, errno }) => return Ok(Some(Event::Failed { what, errno })),
-        End::Reported(Report::NotStarted { reason, code }) => return Ok(Some(Event::NotStarted { reason, code })),
-        End::Reported(Report::Ready {}) | End::Silent => {
-            return Ok(Some(Event::Failed {
-                what: b"pid 1 of the step ended early".as_slice().into(),
-                errno: libc::EIO,
-            }));
-        }
-        End::Abandoned => return Ok(None),
+    let (signal, code) = match verdict(watch.end) {
+        Ok(ended) => ended,
+        Err(event) => return Ok(event),
     };
     let ended = Event::Ended { signal, code, from, to };
     channel::send(socket, &ended, &[]).during(|| "reporting".into())?;
@@ -89,12 +84,26 @@ fn step(
     Ok(Some(Event::Done {}))
 }
 
-fn now(clock: rustix::time::ClockId) -> (i64, u32) {
+/// How the command ended, or the last event of a step that did not get so far.
+pub(super) fn verdict(end: End) -> Result<(bool, i32), Option<Event>> {
+    match end {
+        End::Reported(Report::Ended { signal, code }) => Ok((signal, code)),
+        End::Reported(Report::Failed { what, errno }) => Err(Some(Event::Failed { what, errno })),
+        End::Reported(Report::NotStarted { reason, code }) => Err(Some(Event::NotStarted { reason, code })),
+        End::Reported(Report::Ready {}) | End::Silent => {
+            let what = b"the step's first process ended early".as_slice().into();
+            Err(Some(Event::Failed { what, errno: libc::EIO }))
+        }
+        End::Abandoned => Err(None),
+    }
+}
+
+pub(super) fn now(clock: rustix::time::ClockId) -> (i64, u32) {
     let time = rustix::time::clock_gettime(clock);
     (time.tv_sec, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-enum End {
+pub(super) enum End {
     /// The last thing that pid 1 said.
     Reported(Report),
     /// It ended without a word.
@@ -103,13 +112,13 @@ enum End {
     Abandoned,
 }
 
-struct Watched {
-    end: End,
+pub(super) struct Watched {
+    pub(super) end: End,
     owners: super::notify::Owners,
 }
 
 /// Waits until pid 1 and with it every process of the step is gone.
-fn watch(
+pub(super) fn watch(
     pid: Pid,
     reader: OwnedFd,
     socket: BorrowedFd<'_>,

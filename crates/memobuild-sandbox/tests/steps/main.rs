@@ -81,6 +81,7 @@ fn as_root() -> Vec<Trial> {
         lists.push(ownership::TRUE);
         all.extend(trials("", *mode, lists));
     }
+    all.extend(trials("", ModeChoice::Chroot, everywhere()));
     for user in users::find() {
         for trial in as_user(user.kind) {
             let (name, user) = (trial.name().to_owned(), user.clone());

@@ -52,10 +52,12 @@ fn secret(bytes: &[u8]) -> MountKind {
 fn stubs_leave_nothing(mode: ModeChoice) {
     let world = World::new(mode);
     let context = context(&world);
+    let cache = world.dir.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
     let mounts = vec![
         ("/stub/deep/dir", TMPFS),
         ("/stub2", tree(&context, "/top.txt", false)),
-        ("/stub3", MountKind::Host { path: world.dir.path().into(), writable: true }),
+        ("/stub3", MountKind::Host { path: cache.clone(), writable: true }),
         ("/run/secrets/s", secret(b"x")),
     ];
     let step = with(world.shell(&world.base, "ls -d /stub/deep/dir /stub2 /stub3 /run/secrets/s"), mounts);
