@@ -70,13 +70,36 @@ fn run(
         let message = finding.diagnostic(&planned.plan.source).render(false);
         observer.event(TraceEvent::Warning { message });
     }
-    let session = session(store, request, &planned, &bases, &input, observer, cancel)?;
-    session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan), sandbox: None });
-    let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
-    let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
-    export::export(&session, &done.values, &mut outcome)?;
+    let mut outcome = past_damage(store, observer, cancel, || {
+        let session = session(store, request, &planned, &bases, &input, observer, &cancel.child())?;
+        session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan), sandbox: None });
+        let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
+        let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
+        export::export(&session, &done.values, &mut outcome)?;
+        Ok(outcome)
+    })?;
     outcome.duration = begin.elapsed();
     Ok(outcome)
+}
+
+/// Tries again when damage in the store was met on the way: what is damaged has been set aside and is not a result any
+/// more, so that its step runs anew. Ends, since each round but the last sets something aside.
+fn past_damage<T>(
+    store: &Store,
+    observer: &Arc<dyn Observer>,
+    cancel: &Cancel,
+    attempt: impl Fn() -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    loop {
+        let before = store.set_aside_count();
+        match attempt() {
+            Err(_) if store.set_aside_count() > before && !cancel.is_cancelled() => {
+                let message = "part of the cache was damaged and has been set aside; what it held is built again";
+                observer.event(TraceEvent::Warning { message: message.into() });
+            }
+            other => return other,
+        }
+    }
 }
 
 fn session<'a>(
@@ -140,20 +163,26 @@ pub fn dry_run(
     let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
     let planned = plan(request, &input, &bases)?;
-    let session = session(store, request, &planned, &bases, &input, observer, &Cancel::new())?;
-    let mut values = vec![None; planned.plan.steps.len()];
+    let cancel = Cancel::new();
+    let session = session(store, request, &planned, &bases, &input, observer, &cancel)?;
+    let steps = past_damage(store, observer, &cancel, || foresee(&session, &planned.plan))?;
+    Ok(BuildOutcome { steps, duration: begin.elapsed(), ..BuildOutcome::default() })
+}
+
+fn foresee(session: &Session<'_>, plan: &Plan) -> Result<Vec<StepReport>, EngineError> {
+    let mut values = vec![None; plan.steps.len()];
     let mut steps = Vec::new();
-    for step in &planned.plan.steps {
+    for step in &plan.steps {
         let unknown = schedule::inputs(step).into_iter().find(|id| values.get(id.0).is_none_or(Option::is_none));
         let (value, reason) = match unknown {
             Some(input) => {
-                let label = planned.plan.steps.get(input.0).map_or("", |s| s.label.as_str());
+                let label = plan.steps.get(input.0).map_or("", |s| s.label.as_str());
                 (None, Some(format!("it comes after {label}, which runs")))
             }
-            None => match step::look_up(&session, step, &values)? {
+            None => match step::look_up(session, step, &values)? {
                 Lookup::Hit(value) => (Some(value), None),
-                Lookup::Source => (Some(step::yield_source(&session, step)?), None),
-                Lookup::Miss(miss) => (step::foresee(&session, step, &miss, &values), Some(miss.reason)),
+                Lookup::Source => (Some(step::yield_source(session, step)?), None),
+                Lookup::Miss(miss) => (step::foresee(session, step, &miss, &values), Some(miss.reason)),
             },
         };
         if let Some(slot) = values.get_mut(step.id.0) {
@@ -162,5 +191,5 @@ pub fn dry_run(
         let executed = reason.is_some();
         steps.push(StepReport { label: step.label.clone(), executed, reason, duration: Duration::ZERO });
     }
-    Ok(BuildOutcome { steps, duration: begin.elapsed(), ..BuildOutcome::default() })
+    Ok(steps)
 }

@@ -181,14 +181,17 @@ impl<'a, 's> Dispatcher<'a, 's> {
                 let outcome = if executed { StepOutcome::Executed } else { StepOutcome::Cached };
                 self.done(answer.id, value, outcome, answer.took);
             }
-            Err(_) if self.stopped() => {
-                let outcome = StepOutcome::Cancelled;
-                self.session.emit(TraceEvent::NodeDone { step: answer.id, outcome, duration: answer.took });
-            }
             Err(error) => {
-                let outcome = StepOutcome::Failed { message: error.message.clone() };
+                let stopped = self.stopped();
+                let outcome = match stopped || self.session.met_damage() {
+                    // Killed with the others, or to be tried again.
+                    true => StepOutcome::Cancelled,
+                    false => StepOutcome::Failed { message: error.message.clone() },
+                };
                 self.session.emit(TraceEvent::NodeDone { step: answer.id, outcome, duration: answer.took });
-                self.fail(answer.id, error);
+                if !stopped {
+                    self.fail(answer.id, error);
+                }
             }
         }
     }

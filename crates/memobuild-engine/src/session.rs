@@ -30,6 +30,7 @@ pub(crate) struct Session<'a> {
     sandbox: OnceLock<Result<Running, String>>,
     starting: Mutex<()>,
     ownership: OnceLock<OwnershipClass>,
+    set_aside_before: u64,
 }
 
 struct Running {
@@ -65,6 +66,7 @@ impl<'a> Session<'a> {
             sandbox,
             starting,
             ownership: OnceLock::new(),
+            set_aside_before: store.set_aside_count(),
         }
     }
 
@@ -92,6 +94,11 @@ impl<'a> Session<'a> {
             Err(message) => Err(EngineError::new(FailureKind::Machine, message.clone())
                 .with_hint("`memobuild doctor` says what this machine can do and how to get a better mode")),
         }
+    }
+
+    /// Whether the store has met damage since this build began.
+    pub(crate) fn met_damage(&self) -> bool {
+        self.store.set_aside_count() > self.set_aside_before
     }
 
     /// What owners mean in this build's results, as far as can be told without starting a sandbox.

@@ -14,7 +14,7 @@ use crate::{
     Ref, Store,
     bundle::{copy_checked, corrupt},
     error::{Result, StoreError},
-    layout::{rename_in, set_aside},
+    layout::rename_in,
     mark,
     tmp_file::{TmpFile, seal},
 };
@@ -40,7 +40,8 @@ impl Store {
         if !known && !mark::is_whole(&meta) {
             let file = File::open(&path).map_err(StoreError::io("open", &path))?;
             if hash_file(&file).map_err(StoreError::io("read", &path))?.0 != *digest {
-                set_aside(&path);
+                self.set_aside(&path);
+                self.bundles().doubt();
                 return Ok(None);
             }
             // Another user's blob can't be marked, and is verified by every process.

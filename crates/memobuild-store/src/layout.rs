@@ -161,11 +161,11 @@ pub(crate) fn rename_in(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Sets a damaged file aside under a name that is never looked up.
-pub(crate) fn set_aside(path: &Path) {
+/// Sets a damaged file aside under a name that is never looked up; says whether it did. Use [`crate::Store::set_aside`].
+pub(crate) fn set_aside(path: &Path) -> bool {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(DAMAGED);
     // Best effort: if it can't be renamed it stays damaged and is found so again.
-    let _ = fs::rename(path, name);
+    fs::rename(path, name).is_ok()
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Ref, Store,
     error::{Result, StoreError},
-    layout::{rename_in, set_aside},
+    layout::rename_in,
     lock::FileLock,
     mark,
     tmp_file::{TmpFile, seal},
@@ -35,7 +35,7 @@ impl Store {
         if !known && !mark::is_whole(&meta) {
             let file = File::open(&path).ok()?;
             if sha256_file(&file).ok()? != *digest {
-                set_aside(&path);
+                self.set_aside(&path);
                 return None;
             }
             let _ = mark::set_this_boot(&file);

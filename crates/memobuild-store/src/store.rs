@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use memobuild_tree::{ContentDigest, Sha256Digest};
@@ -12,7 +15,7 @@ use crate::{
     digest_map::DigestSet,
     error::Result,
     index::Index,
-    layout::{Layout, blob_rel_path},
+    layout::{Layout, blob_rel_path, set_aside},
     lease::{ProcessLease, SharedLease},
     records::write_used,
 };
@@ -36,6 +39,7 @@ struct Inner {
     unsettled: Mutex<Vec<PathBuf>>,
     /// Rows of records that were used.
     used: Mutex<Vec<i64>>,
+    set_aside: AtomicU64,
 }
 
 impl Store {
@@ -53,6 +57,7 @@ impl Store {
             oci_blobs: RwLock::default(),
             unsettled: Mutex::default(),
             used: Mutex::default(),
+            set_aside: AtomicU64::new(0),
         })))
     }
 
@@ -64,6 +69,19 @@ impl Store {
     /// What a person should be told: a damaged index that was set aside, another user's directory. Ask at the end.
     pub fn warnings(&self) -> Vec<String> {
         self.0.warning.iter().cloned().chain(self.0.index.warnings()).collect()
+    }
+
+    /// How many damaged or incomplete things this process has set aside. Whoever fails while this number grows may try
+    /// again: what was damaged is a miss by then, and there is only so much of it.
+    pub fn set_aside_count(&self) -> u64 {
+        self.0.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// Renames something damaged, so that it counts as not there.
+    pub(crate) fn set_aside(&self, path: &Path) {
+        if set_aside(path) {
+            self.0.set_aside.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Where the blobs of large files are.

@@ -98,6 +98,8 @@ fn what_an_earlier_bundle_holds_is_referred_to() {
     assert_eq!(commit(&store, &contents), second);
     let store = Store::open(dir.path()).unwrap();
     assert!(store.load_bundle(&second).unwrap().is_some());
+    // The incomplete one was set aside.
+    store.gc(&memobuild_store::GcOptions::default()).unwrap();
     assert!(store.check().unwrap().is_empty());
 }
 
@@ -110,13 +112,37 @@ fn an_incomplete_bundle_is_written_again_with_what_it_still_held() {
     let store = Store::open(dir.path()).unwrap();
     assert!(store.hint_bundle(&id).unwrap());
     fs::remove_file(store.blob_path(&ContentDigest::of(&big)).unwrap()).unwrap();
-    assert!(store.load_bundle(&id).unwrap().is_none());
     // The small file is known from the very bundle that is replaced.
     assert_eq!(commit(&store, &[b"small", &big]), id);
     let store = Store::open(dir.path()).unwrap();
     assert!(store.load_bundle(&id).unwrap().is_some());
     assert_eq!(store.content(&ContentDigest::of(b"small")).unwrap().read_all().unwrap(), b"small");
     assert!(store.check().unwrap().is_empty());
+}
+
+#[test]
+fn what_lacks_a_part_is_no_result_once_it_was_asked_for() {
+    let (dir, store) = store();
+    let big = large(4);
+    let digest = ContentDigest::of(&big);
+    let id = commit(&store, &[b"small", &big]);
+    let blob = store.blob_path(&digest).unwrap();
+    drop(store);
+    // Other bytes of the same length: only reading it tells.
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, vec![0; big.len()]).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.load_bundle(&id).unwrap().is_some() && store.set_aside_count() == 0);
+    assert!(store.content(&digest).unwrap_err().is_damage());
+    assert_eq!(store.set_aside_count(), 1);
+    // The bundle is there, but not all that it names.
+    assert!(store.has_bundle(&id));
+    assert!(store.load_bundle(&id).unwrap().is_none());
+    assert_eq!(store.set_aside_count(), 2);
+    assert!(!store.has_bundle(&id));
+    assert_eq!(commit(&store, &[b"small", &big]), id);
+    assert!(store.load_bundle(&id).unwrap().is_some() && store.set_aside_count() == 2);
+    assert_eq!(store.content(&digest).unwrap().read_all().unwrap(), big);
 }
 
 #[test]
@@ -239,8 +265,8 @@ fn damage_to_a_bundle_that_others_refer_to_is_repaired_by_building_again() {
     assert!(store.load_bundle(&second).unwrap().is_some());
     assert_eq!(store.content(&digest).unwrap().read_all().unwrap(), b"shared");
     assert_eq!(commit(&store, &below), first);
-    // What was set aside is told of, until it is collected.
-    assert_eq!(store.check().unwrap().len(), 1);
+    // What was set aside (the damaged one and the incomplete one) is told of, until it is collected.
+    assert_eq!(store.check().unwrap().len(), 2);
     store.gc(&memobuild_store::GcOptions::default()).unwrap();
     assert_eq!(store.check().unwrap(), []);
 }

@@ -28,7 +28,6 @@ use crate::{
     Ref, Store,
     digest_map::DigestMap,
     error::{Result, StoreError},
-    layout::set_aside,
 };
 
 /// Open bundle files kept at once; past this number all are closed and opened again as they are needed.
@@ -212,6 +211,12 @@ impl Bundles {
         }
     }
 
+    /// Something that bundles may refer to is gone: each is looked at again when it is next asked for.
+    pub(crate) fn doubt(&self) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.by_id.values().for_each(|bundle| bundle.complete.store(false, Ordering::Relaxed));
+    }
+
     /// The number of open bundle files; closes them all when there are too many.
     pub(crate) fn open_files(&self) -> &AtomicUsize {
         if self.open.load(Ordering::Relaxed) > MAX_OPEN {
@@ -226,11 +231,17 @@ impl Bundles {
 
 impl Store {
     /// The diff of a bundle; its contents, and those of the bundles that it refers to, are then known to
-    /// [`Store::content`] and to writers. `None` if it is not there, or not completely.
+    /// [`Store::content`] and to writers. `None` if it is not there, or not completely: then it is set aside, so that
+    /// nobody takes it for a result from then on.
     ///
     /// Damage is an error once; what is damaged has then been set aside.
     pub fn load_bundle(&self, id: &BundleId) -> Result<Option<Arc<Diff>>> {
-        let Some(bundle) = self.complete_bundle(id)? else { return Ok(None) };
+        let Some(bundle) = self.complete_bundle(id)? else {
+            if let Some(bundle) = self.bundles().get(id) {
+                self.drop_bundle(&bundle, &StoreError::MissingBundle(*id));
+            }
+            return Ok(None);
+        };
         if let Some(diff) = bundle.diff.get() {
             return Ok(Some(diff.clone()));
         }
@@ -273,7 +284,7 @@ impl Store {
             Ok(bundle) => Ok(bundle.map(|bundle| self.bundles().register(bundle))),
             Err(e) => {
                 if e.is_damage() {
-                    set_aside(&path);
+                    self.set_aside(&path);
                 }
                 Err(e)
             }
@@ -311,7 +322,7 @@ impl Store {
         }
         let same = fs::symlink_metadata(&bundle.path).is_ok_and(|m| (m.dev(), m.ino()) == bundle.identity);
         if same {
-            set_aside(&bundle.path);
+            self.set_aside(&bundle.path);
         }
         self.bundles().forget(&bundle.id);
     }
