@@ -72,7 +72,7 @@ fn run(
     }
     let mut outcome = past_damage(store, observer, cancel, || {
         let session = session(store, request, &planned, &bases, &input, observer, &cancel.child())?;
-        session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan), sandbox: None });
+        session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
         let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
         let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
         export::export(&session, &done.values, &mut outcome)?;

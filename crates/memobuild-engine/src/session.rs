@@ -8,7 +8,7 @@ use std::{
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::image::BaseImage;
 use memobuild_plan::model::Plan;
-use memobuild_sandbox::{Cancel, ModeChoice, OwnershipClass, Sandbox, SandboxConfig};
+use memobuild_sandbox::{Cancel, ModeChoice, ModeKind, OwnershipClass, Sandbox, SandboxConfig};
 use memobuild_store::{ScratchDir, Store};
 use memobuild_tree::{Change, Diff, DirChange, File, Mtime, Node, Tree};
 
@@ -87,6 +87,13 @@ impl<'a> Session<'a> {
                 SandboxChoice::Chroot => ModeChoice::Chroot,
             };
             let sandbox = Sandbox::new(config).map_err(|e| e.to_string())?;
+            let mode = sandbox.mode().map_err(|e| e.to_string())?;
+            let name = match mode.kind {
+                ModeKind::Traced => "traced",
+                ModeKind::Exact => "exact",
+                ModeKind::Chroot => "chroot",
+            };
+            self.emit(TraceEvent::SandboxChosen { mode: name.into(), why: mode.why });
             Ok(Running { sandbox, _scratch: scratch })
         });
         match running {

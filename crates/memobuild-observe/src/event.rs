@@ -54,8 +54,13 @@ pub enum TraceEvent {
     BuildStarted {
         /// All steps of the plan, inputs before users.
         steps: Vec<StepInfo>,
-        /// How steps are run: `traced`, `exact` or `chroot`; none if no step needs a sandbox.
-        sandbox: Option<String>,
+    },
+    /// The first step that needs a sandbox has one.
+    SandboxChosen {
+        /// How steps are run: `traced`, `exact` or `chroot`.
+        mode: String,
+        /// Why this way, in one line.
+        why: String,
     },
     /// A step is being executed.
     NodeExecuting {

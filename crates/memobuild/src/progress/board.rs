@@ -116,14 +116,16 @@ impl Board {
     pub(super) fn apply(&mut self, at: Duration, event: TraceEvent) -> Vec<Change> {
         let mut changes = Vec::new();
         match event {
-            TraceEvent::BuildStarted { steps, sandbox } => {
+            TraceEvent::BuildStarted { steps } => {
                 // A second round, past damage in the cache, tells all of it again.
                 self.steps.clear();
                 self.steps_done = 0;
                 self.steps_total = steps.len();
                 self.labels = steps.into_iter().map(|s| (s.id, s.label)).collect();
-                self.sandbox.clone_from(&sandbox);
-                changes.extend(sandbox.map(Change::Sandbox));
+            }
+            TraceEvent::SandboxChosen { mode, why } => {
+                self.sandbox = Some(mode.clone());
+                changes.push(Change::Sandbox(format!("{mode}: {why}")));
             }
             TraceEvent::NodeExecuting { step, .. } => {
                 self.step(step, at, &mut changes);

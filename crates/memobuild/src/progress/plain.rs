@@ -164,7 +164,7 @@ impl<W: Write + Send> Display for Plain<W> {
                 Change::Note(v, note) => self.say(v, at, format!("#{} {note}\n", v + 1).as_bytes())?,
                 Change::Ended(v) => self.ended(v, at)?,
                 Change::Sandbox(mode) => {
-                    writeln!(self.out, "#0 steps run in {mode} mode")?;
+                    writeln!(self.out, "#0 sandbox: {mode}")?;
                     self.written = true;
                 }
                 Change::Warning(message) => {

@@ -30,7 +30,11 @@ fn started(labels: &[&str]) -> TraceEvent {
         inputs: Vec::new(),
         line: None,
     };
-    TraceEvent::BuildStarted { steps: labels.iter().enumerate().map(step).collect(), sandbox: Some("traced".into()) }
+    TraceEvent::BuildStarted { steps: labels.iter().enumerate().map(step).collect() }
+}
+
+fn chosen() -> TraceEvent {
+    TraceEvent::SandboxChosen { mode: "traced".into(), why: "user namespace".into() }
 }
 
 fn executing(step: usize) -> TraceEvent {
@@ -52,6 +56,7 @@ fn one_step_after_the_other() {
     };
     insta::assert_snapshot!(shown(vec![
         (0, started(&["[1/4] FROM busybox", "[2/4] COPY a /a", "[3/4] RUN make", "[4/4] RUN false"])),
+        (0, chosen()),
         (1, TraceEvent::NodeCached { step: 0 }),
         (1, done(0, StepOutcome::Cached, 0)),
         (2, executing(1)),
@@ -64,7 +69,7 @@ fn one_step_after_the_other() {
         (1210, executing(3)),
         (1220, done(3, failed, 10)),
     ]), @r#"
-    #0 steps run in traced mode
+    #0 sandbox: traced: user namespace
 
     #1 [1/4] FROM busybox
     #1 CACHED
@@ -89,6 +94,7 @@ fn one_step_after_the_other() {
 fn steps_side_by_side_take_turns() {
     insta::assert_snapshot!(shown(vec![
         (0, started(&["[a 1/1] RUN one", "[b 1/1] RUN two"])),
+        (0, chosen()),
         (0, executing(0)),
         (1, executing(1)),
         (10, output(0, "one a\n")),
@@ -99,7 +105,7 @@ fn steps_side_by_side_take_turns() {
         (1100, done(1, StepOutcome::Executed, 1099)),
         (1200, done(0, StepOutcome::Executed, 1200)),
     ]), @r"
-    #0 steps run in traced mode
+    #0 sandbox: traced: user namespace
 
     #1 [a 1/1] RUN one
     #1 0.010 one a

@@ -27,13 +27,8 @@ fn board() -> Board {
             finished: false,
         },
     );
-    at(
-        5,
-        TraceEvent::BuildStarted {
-            steps: labels.iter().enumerate().map(step).collect(),
-            sandbox: Some("traced".into()),
-        },
-    );
+    at(5, TraceEvent::BuildStarted { steps: labels.iter().enumerate().map(step).collect() });
+    at(5, TraceEvent::SandboxChosen { mode: "traced".into(), why: "user namespace".into() });
     at(6, TraceEvent::NodeCached { step: 0 });
     at(7, TraceEvent::NodeExecuting { step: 1, reason: "new".into() });
     at(90, TraceEvent::NodeDone { step: 1, outcome: StepOutcome::Executed, duration: ms(83) });
