@@ -142,6 +142,8 @@ impl<'a, 's> Dispatcher<'a, 's> {
         let begin = Instant::now();
         match step::look_up(session, step, &self.values) {
             Err(error) => {
+                let outcome = StepOutcome::Failed { message: error.message.clone() };
+                session.emit(TraceEvent::NodeDone { step: id, outcome, duration: begin.elapsed() });
                 self.fail(id, error);
                 None
             }
