@@ -68,7 +68,7 @@ fn apply_action(op: char, perms: &str, who: u32, mut mode: u32, executable: bool
         _ => mode |= bits & scope,
     }
     for from in copies {
-        let value = (mode >> from & 7) * 0o111 & scope;
+        let value = ((mode >> from & 7) * 0o111) & scope;
         mode = match op {
             '+' => mode | value,
             '-' => mode & !value,

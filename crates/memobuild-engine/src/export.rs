@@ -20,7 +20,7 @@ use memobuild_plan::model::Target;
 use memobuild_tree::{BundleId, Sha256Digest};
 
 use crate::{
-    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session,
+    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session, step,
     value::Value,
 };
 
@@ -106,6 +106,19 @@ fn draft<'a>(
     }
     let mut layers = Vec::new();
     let mut empty_since = Vec::new();
+    // A context that the image stands on is a layer as well.
+    if let Some((bundle, created)) = value(step::bottom(&session.plan.steps, target.root))?.change {
+        layers.push(bundle);
+        latest = Some((created, 0));
+        empty_since.push((history.len(), latest));
+        history.push(History {
+            created: None,
+            created_by: "FROM context".into(),
+            author: String::new(),
+            comment: "buildkit.dockerfile.v0".into(),
+            empty_layer: false,
+        });
+    }
     for entry in &target.history {
         let change = match entry.step {
             Some(step) => value(step)?.change,

@@ -75,14 +75,14 @@ fn mount(h: &mut KeyHasher, mount: &Mount) {
         MountKind::Script { content } => {
             h.u64(1).value(content);
         }
-        MountKind::Cache { id, from, sharing, read_only, uid, gid, mode } => {
+        MountKind::Cache { id, from, sharing, read_only, dir } => {
             h.u64(2).value(id).value(&from.as_ref().map(|(_, path)| path));
             h.u64(match sharing {
                 Sharing::Shared => 0,
                 Sharing::Private => 1,
                 Sharing::Locked => 2,
             });
-            h.value(read_only).value(uid).value(gid).value(mode);
+            h.value(read_only).value(&dir.map(|dir| (dir.uid, (dir.gid, dir.mode))));
         }
         MountKind::Tmpfs { size } => {
             h.u64(3).value(size);

@@ -93,9 +93,11 @@ pub(crate) fn exec_user(spec: &str, tree: &Tree, read: ReadFile<'_>) -> Result<E
     let mut user = ExecUser { uid: 0, gid: 0, groups: Vec::new(), home: "/".into() };
     let uid = number(user_part)?;
     let accounts = passwd(tree, read)?;
-    let found = accounts.iter().find(|entry| match user_part {
-        "" => entry.uid == 0,
-        name => entry.name == name || uid == Some(entry.uid),
+    let found = accounts.iter().find(|entry| match (user_part, uid) {
+        ("", _) => entry.uid == 0,
+        // A number is never taken for a name.
+        (_, Some(uid)) => entry.uid == uid,
+        (name, None) => entry.name == name,
     });
     let mut name = String::new();
     match (found, uid) {
@@ -165,7 +167,8 @@ mod tests {
     use super::*;
     use memobuild_tree::{ContentDigest, File, Meta, Mtime};
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1500:1600::/home/app:/bin/sh\n# c\nshort\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n88:x:89:90::/n:/bin/sh\napp:x:1500:1600::/home/app:/bin/sh\n# c\nshort\n";
     const GROUP: &str = "root:x:0:\ngrp:x:1700:app,other\n";
 
     fn with_tree<T>(run: impl FnOnce(&Tree, ReadFile<'_>) -> T) -> T {
@@ -198,6 +201,7 @@ mod tests {
         assert_eq!(exec("app:grp"), "1500:1700 [1700] /home/app");
         assert_eq!(exec("77:grp"), "77:1700 [1700] /");
         assert_eq!(exec("77"), "77:0 [0] /");
+        assert_eq!(exec("88"), "88:0 [0] /");
         assert_eq!(exec("nobody"), "unable to find user nobody: no matching entries in passwd file");
         assert_eq!(exec("1:none"), "unable to find group none: no matching entries in group file");
     }
@@ -211,7 +215,9 @@ mod tests {
         assert_eq!(own("5:6"), Ok((5, 6)));
         assert_eq!(own("unknown"), Ok((0, 0)));
         assert!(own("-1").is_err());
-        for (spec, named) in [("app", true), ("5:grp", true), ("app:", true), ("5", false), ("5:6", false), (":7", false)] {
+        for (spec, named) in
+            [("app", true), ("5:grp", true), ("app:", true), ("5", false), ("5:6", false), (":7", false)]
+        {
             assert_eq!(has_names(spec), named, "{spec}");
         }
     }

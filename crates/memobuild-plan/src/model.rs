@@ -164,6 +164,17 @@ pub struct Mount {
     pub kind: MountKind,
 }
 
+/// Owner and mode of a directory to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NewDir {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
 /// The kinds of `RUN --mount`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MountKind {
@@ -191,12 +202,8 @@ pub enum MountKind {
         sharing: Sharing,
         /// `ro`.
         read_only: bool,
-        /// Owner of a new cache.
-        uid: u32,
-        /// Group of a new cache.
-        gid: u32,
-        /// Mode of a new cache.
-        mode: u32,
+        /// What a new cache's directory is like; none: like the directory that it starts with.
+        dir: Option<NewDir>,
     },
     /// Memory.
     Tmpfs {

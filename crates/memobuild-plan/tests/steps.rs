@@ -4,7 +4,7 @@
 mod support;
 
 use memobuild_plan::PlanErrorKind;
-use memobuild_plan::model::{Chmod, Copy, CopySource, MountKind, Network, Op, Options, Run, Sharing, Unpack};
+use memobuild_plan::model::{Chmod, Copy, CopySource, MountKind, Network, NewDir, Op, Options, Run, Sharing, Unpack};
 use support::*;
 
 fn run(text: &str) -> Run {
@@ -89,10 +89,10 @@ fn mounts_of_every_kind() {
     let kinds: Vec<&MountKind> = run.mounts.iter().map(|mount| &mount.kind).collect();
     assert!(matches!(kinds[0], MountKind::Bind { path, writable: false, .. } if path == "/a/b"));
     assert!(
-        matches!(kinds[1], MountKind::Cache { id, from: None, sharing: Sharing::Locked, read_only: false, uid: 7, gid: 0, mode: 0o700 } if id == "c")
+        matches!(kinds[1], MountKind::Cache { id, from: None, sharing: Sharing::Locked, read_only: false, dir: Some(NewDir { uid: 7, gid: 0, mode: 0o700 }) } if id == "c")
     );
     assert!(
-        matches!(kinds[2], MountKind::Cache { id, from: Some((_, path)), sharing: Sharing::Shared, read_only: true, mode: 0o755, .. } if id == "i" && path == "/etc")
+        matches!(kinds[2], MountKind::Cache { id, from: Some((_, path)), sharing: Sharing::Shared, read_only: true, dir: None } if id == "i" && path == "/etc")
     );
     assert_eq!(kinds[3], &MountKind::Tmpfs { size: Some(1 << 20) });
     assert!(

@@ -77,6 +77,11 @@ pub(crate) fn parent(step: &Step) -> Option<StepId> {
 }
 
 /// Looks for a known result: by the identities of whole trees first, then by those of the parts that are used.
+/// The step at the bottom of a chain of changes: an image, a context, or nothing.
+pub(crate) fn bottom(steps: &[Step], from: StepId) -> StepId {
+    std::iter::successors(Some(from), |at| steps.get(at.0).and_then(parent)).last().unwrap_or(from)
+}
+
 pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Result<Lookup, EngineError> {
     let epoch = session.commit_epoch;
     let definition = match &step.op {

@@ -4,20 +4,22 @@ use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use memobuild_observe::FailureKind;
 use memobuild_oci::output;
-use memobuild_plan::model::{Mount as Planned, MountKind as PlannedKind, Run, Sharing};
+use memobuild_plan::model::{Mount as Planned, MountKind as PlannedKind, NewDir, Run, Sharing};
 use memobuild_sandbox::{Mount, MountKind};
 use memobuild_store::FileLock;
 use memobuild_tree::{ContentDigest, File, KeyDigest, KeyHasher, Meta, Mtime, Node, Tree};
 
-use super::{Values, value};
+use super::{Values, source, value};
 use crate::{EngineError, SecretSource, session::Session};
 
 /// Mounts and what comes with them.
 #[derive(Default)]
 pub(super) struct Mounts {
     pub(super) mounts: Vec<Mount>,
-    /// `NAME=value` of secrets that appear in the environment.
-    pub(super) env: Vec<Vec<u8>>,
+    /// Secrets that appear in the environment, by variable.
+    pub(super) env: Vec<(String, Vec<u8>)>,
+    /// Where the first agent's socket is, or would be.
+    pub(super) agent: Option<String>,
     /// Bytes of `#!` heredocs, which no store holds.
     pub(super) scripts: Vec<(ContentDigest, Arc<[u8]>)>,
     /// Cache mounts are held as long as the step runs.
@@ -46,7 +48,10 @@ fn one(
     Ok(Some(match &mount.kind {
         PlannedKind::Bind { from, path, writable } => {
             let tree = value(values, *from)?.tree(session.store)?;
-            bring_context(session, *from, &tree, path, out)?;
+            // Files of a local directory have to be in the store for the sandbox to serve them like all others.
+            if source::scanned(session, *from)?.is_some() {
+                source::bring(session, *from, &tree, path)?;
+            }
             MountKind::Tree { tree, path: path.as_bytes().to_vec(), writable: *writable }
         }
         PlannedKind::Script { content } => {
@@ -71,10 +76,12 @@ fn one(
                     return Err(EngineError::step(format!("secret {id}: not found"))
                         .with_hint(format!("give it with --secret id={id},src=FILE")));
                 }
+                // The variable is there even if the secret is not, as BuildKit has it.
+                out.env.extend(env.clone().map(|name| (name, Vec::new())));
                 return Ok(None);
             };
             if let Some(name) = env {
-                out.env.push([name.as_bytes(), b"=", &bytes].concat());
+                out.env.push((name.clone(), bytes.clone()));
             }
             if !file {
                 return Ok(None);
@@ -83,7 +90,9 @@ fn one(
         }
         PlannedKind::Ssh { id, required, uid, gid, mode } => {
             // The variable is there even if no agent is, as BuildKit has it.
-            out.env.push([b"SSH_AUTH_SOCK=", mount.target.as_bytes()].concat());
+            if out.agent.is_none() {
+                out.agent = Some(mount.target.clone());
+            }
             let Some(socket) = session.request.ssh.get(id) else {
                 if *required {
                     return Err(EngineError::step(format!("no SSH key {id:?} forwarded from the client"))
@@ -106,39 +115,8 @@ fn secret(session: &Session<'_>, id: &str) -> Result<Option<Vec<u8>>, EngineErro
     }
 }
 
-/// Files of a local directory are brought into the store, so that the sandbox can serve them like all others.
-fn bring_context(
-    session: &Session<'_>,
-    from: memobuild_plan::model::StepId,
-    tree: &Tree,
-    path: &str,
-    out: &mut Mounts,
-) -> Result<(), EngineError> {
-    let Some(scanned) = super::source::scanned(session, from)? else { return Ok(()) };
-    let found = tree.resolve(path.as_bytes(), true).map_err(|e| EngineError::step(e.to_string()))?;
-    let Some(node) = found.node else { return Ok(()) };
-    let writer = session.store.bundle_writer();
-    let mut part = Tree::default();
-    part.put(&found.path, node.clone(), &Meta::default);
-    if let (b"/", Node::Dir(dir)) = (found.path.as_slice(), node) {
-        part = Tree::new(dir);
-    }
-    for entry in part.walk() {
-        if let Node::File(file) = entry.node
-            && !session.store.has_content(&file.content)
-        {
-            scanned.store_content(&entry.path, &file.content, file.size, &writer)?;
-        }
-    }
-    // A bundle of its own makes the contents readable; nothing refers to it, so that it is pruned first.
-    let diff = memobuild_tree::Diff { root: memobuild_tree::DirChange::creating(part.root()) };
-    writer.finish(&diff)?;
-    let _ = out;
-    Ok(())
-}
-
 fn cache(session: &Session<'_>, mount: &Planned, values: &Values, out: &mut Mounts) -> Result<MountKind, EngineError> {
-    let PlannedKind::Cache { id, from, sharing, read_only, uid, gid, mode } = &mount.kind else {
+    let PlannedKind::Cache { id, from, sharing, read_only, dir: new } = &mount.kind else {
         return Err(EngineError::step("not a cache mount"));
     };
     let key = |copy: u64| -> Result<KeyDigest, EngineError> {
@@ -176,24 +154,28 @@ fn cache(session: &Session<'_>, mount: &Planned, values: &Values, out: &mut Moun
     if session.store.record_put_new(NEW_CACHES, &key, id.as_bytes(), &[])? || fresh {
         if let Some((from, path)) = from {
             let tree = value(values, *from)?.tree(session.store)?;
-            let node = tree.resolve(path.as_bytes(), true).ok().and_then(|r| r.node);
-            if let Some(Node::Dir(part)) = node {
-                output::write_local(session.store, &Tree::new(part), None, &dir)
-                    .map_err(|e| EngineError::chain(FailureKind::Cache, &e))?;
-            }
+            let Some(Node::Dir(part)) = tree.resolve(path.as_bytes(), true).ok().and_then(|r| r.node) else {
+                return Err(EngineError::step(format!("cache mount {id}: {path}: no such directory to start with")));
+            };
+            let meta = part.meta().clone();
+            output::write_local(session.store, &Tree::new(part), None, &dir)
+                .map_err(|e| EngineError::chain(FailureKind::Cache, &e))?;
+            own(&dir, &NewDir { uid: meta.uid, gid: meta.gid, mode: meta.mode })?;
         }
-        own(&dir, *uid, *gid, *mode)?;
+        if let Some(new) = new {
+            own(&dir, new)?;
+        }
     }
     drop(seed);
     Ok(MountKind::Host { path: dir, writable: !read_only })
 }
 
 /// Owner and mode of a new cache. An ordinary user can't give it away: then it stays the user's, who is root inside.
-fn own(dir: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), EngineError> {
+fn own(dir: &Path, new: &NewDir) -> Result<(), EngineError> {
     let failed = |e: std::io::Error| EngineError::new(FailureKind::Cache, format!("{}: {e}", dir.display()));
-    match std::os::unix::fs::chown(dir, Some(uid), Some(gid)) {
+    match std::os::unix::fs::chown(dir, Some(new.uid), Some(new.gid)) {
         Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => return Err(failed(e)),
         _ => {}
     }
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).map_err(failed)
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(new.mode)).map_err(failed)
 }

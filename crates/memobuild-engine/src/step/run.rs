@@ -29,20 +29,10 @@ pub(super) fn execute(
     let user = users::exec_user(&run.user, &tree, &|file| session.read_file(file))
         .map_err(|e| EngineError::step(e.to_string()))?;
     let mounts = mounts::prepare(session, run, values)?;
-    let mut env: Vec<Vec<u8>> = Vec::new();
-    let set = |name: &str| run.env.iter().any(|(n, _)| n == name);
-    let proxied = |name: &str| run.proxy_env.iter().any(|(n, _)| n == name);
-    for (name, value) in run.env.iter().filter(|(name, _)| !proxied(name)).chain(&run.proxy_env) {
-        env.push(format!("{name}={value}").into_bytes());
-    }
-    if !set("HOME") {
-        env.push(format!("HOME={}", user.home).into_bytes());
-    }
-    env.extend(mounts.env.iter().cloned());
     let wanted = sandbox::Step {
         root: tree.clone(),
         argv: run.argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
-        env,
+        env: environment(&run.env, &run.proxy_env, &user.home, mounts.agent.as_deref(), &mounts.env),
         cwd: run.cwd.as_bytes().to_vec(),
         user: sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups },
         mounts: mounts.mounts.clone(),
@@ -76,6 +66,36 @@ pub(super) fn execute(
     // The keys were made before the sandbox was there: if owners mean something else in it, they are the wrong keys.
     let sound = sandbox.mode().is_ok_and(|mode| mode.ownership == session.ownership());
     Ok(Committed { bundle, tree: after, sound })
+}
+
+/// What the command finds in its environment: each name once, since programs differ in which of two they take.
+fn environment(
+    given: &[(String, String)],
+    proxies: &[(String, String)],
+    home: &str,
+    agent: Option<&str>,
+    secrets: &[(String, Vec<u8>)],
+) -> Vec<Vec<u8>> {
+    let mut env: Vec<(&str, &[u8])> = Vec::new();
+    let mut set = |name, value| match env.iter_mut().find(|(n, _)| *n == name) {
+        Some(slot) => slot.1 = value,
+        None => env.push((name, value)),
+    };
+    for (name, value) in given.iter().chain(proxies) {
+        set(name.as_str(), value.as_bytes());
+    }
+    let own = |name: &str| given.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    // An empty HOME counts as none, as runc has it.
+    if own("HOME").is_none_or(str::is_empty) {
+        set("HOME", home.as_bytes());
+    }
+    if let Some(agent) = agent.filter(|_| own("SSH_AUTH_SOCK").is_none()) {
+        set("SSH_AUTH_SOCK", agent.as_bytes());
+    }
+    for (name, value) in secrets {
+        set(name, value);
+    }
+    env.iter().map(|(name, value)| [name.as_bytes(), b"=", value].concat()).collect()
 }
 
 fn ulimit((name, soft, hard): &(String, i64, i64)) -> sandbox::Ulimit {
@@ -222,5 +242,29 @@ impl ReadAt for Bytes {
 
     fn len(&self) -> u64 {
         self.0.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::environment;
+
+    #[test]
+    fn every_name_stands_once_and_the_nearest_wins() {
+        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        };
+        let env = |given: &[(&str, &str)], agent, secrets: &[(&str, &str)]| {
+            let secrets: Vec<_> = pairs(secrets).into_iter().map(|(n, v)| (n, v.into_bytes())).collect();
+            let env = environment(&pairs(given), &pairs(&[("http_proxy", "p")]), "/h", agent, &secrets);
+            env.into_iter().map(|entry| String::from_utf8(entry).unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(env(&[("A", "1"), ("http_proxy", "own")], None, &[]), "A=1 http_proxy=p HOME=/h");
+        assert_eq!(env(&[("HOME", "")], Some("/agent"), &[]), "HOME=/h http_proxy=p SSH_AUTH_SOCK=/agent");
+        assert_eq!(
+            env(&[("HOME", "/x"), ("SSH_AUTH_SOCK", "y")], Some("/a"), &[]),
+            "HOME=/x SSH_AUTH_SOCK=y http_proxy=p"
+        );
+        assert_eq!(env(&[("T", "env")], None, &[("T", "secret")]), "T=secret http_proxy=p HOME=/h");
     }
 }

@@ -4,14 +4,27 @@ use std::{path::Path, process::Command, sync::Arc};
 
 use memobuild_observe::FailureKind;
 use memobuild_oci::http;
-use memobuild_plan::model::{Git, Http, Op, Step};
+use memobuild_plan::model::{Git, Http, Op, Step, StepId};
 use memobuild_store::scan::{Everything, scan};
-use memobuild_tree::{File, KeyHasher, Meta, Mtime, Node, Tree};
+use memobuild_tree::{BundleId, Diff, DirChange, File, KeyHasher, Meta, Mtime, Node, Tree};
 
 use crate::{EngineError, bases, contexts::Scanned, session::Session, value::Value};
 
-/// Yields the tree of a step that has no parent.
+/// Yields the tree of a step that has no parent. One that an image stands on, and that is no image itself, comes with
+/// the change that makes it from nothing: that is the image's lowest layer.
 pub(crate) fn yield_source(session: &Session<'_>, step: &Step) -> Result<Arc<Value>, EngineError> {
+    let value = source(session, step)?;
+    let stood_on = session.plan.steps.iter().any(|s| super::parent(s) == Some(step.id))
+        || session.plan.targets.iter().any(|target| target.root == step.id);
+    if !stood_on || matches!(step.op, Op::Scratch | Op::Image(_)) {
+        return Ok(value);
+    }
+    let tree = value.tree(session.store)?;
+    let bundle = bring(session, step.id, &tree, "/")?;
+    Ok(Value::ready(tree, bundle.map(|bundle| (bundle, session.now().secs))))
+}
+
+fn source(session: &Session<'_>, step: &Step) -> Result<Arc<Value>, EngineError> {
     match &step.op {
         Op::Scratch => Ok(Value::ready(Tree::default(), None)),
         Op::Image(index) => {
@@ -31,10 +44,7 @@ pub(crate) fn yield_source(session: &Session<'_>, step: &Step) -> Result<Arc<Val
 }
 
 /// The context behind a step, if it is one whose files still lie outside the store.
-pub(super) fn scanned(
-    session: &Session<'_>,
-    id: memobuild_plan::model::StepId,
-) -> Result<Option<Arc<Scanned>>, EngineError> {
+pub(super) fn scanned(session: &Session<'_>, id: StepId) -> Result<Option<Arc<Scanned>>, EngineError> {
     match session.plan.steps.get(id.0).map(|step| &step.op) {
         Some(Op::Local(index)) => {
             let scanned = session.contexts.get(session.store, session.plan, *index)?;
@@ -42,6 +52,39 @@ pub(super) fn scanned(
         }
         _ => Ok(None),
     }
+}
+
+/// Brings the files at a path of a step's tree into the store, where the sandbox and layers can read them, in a bundle
+/// of their own. Nothing refers to it but what the caller makes of it, so that it is pruned first. `None`: there are
+/// none.
+pub(super) fn bring(
+    session: &Session<'_>,
+    from: StepId,
+    tree: &Tree,
+    path: &str,
+) -> Result<Option<BundleId>, EngineError> {
+    let scanned = scanned(session, from)?;
+    let found = tree.resolve(path.as_bytes(), true).map_err(|e| EngineError::step(e.to_string()))?;
+    let Some(node) = found.node else { return Ok(None) };
+    let mut part = Tree::default();
+    if let (b"/", Node::Dir(dir)) = (found.path.as_slice(), &node) {
+        part = Tree::new(dir.clone());
+    } else {
+        part.put(&found.path, node, &Meta::default);
+    }
+    let diff = Diff { root: DirChange::creating(part.root()) };
+    if part.root().entries().is_empty() {
+        return Ok(None);
+    }
+    let writer = session.store.bundle_writer();
+    for entry in part.walk() {
+        if let (Node::File(file), Some(scanned)) = (&entry.node, &scanned)
+            && !session.store.has_content(&file.content)
+        {
+            scanned.store_content(&entry.path, &file.content, file.size, &writer)?;
+        }
+    }
+    Ok(Some(writer.finish(&diff)?))
 }
 
 fn fetch(session: &Session<'_>, request: &Http) -> Result<Arc<Value>, EngineError> {

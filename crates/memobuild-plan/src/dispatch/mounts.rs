@@ -6,7 +6,7 @@ use memobuild_dockerfile::ast::{self, CacheMount, SecretMount, SshMount};
 use super::Dispatch;
 use crate::args::EnvList;
 use crate::error::Failure;
-use crate::model::{Mount, MountKind, Sharing, StepId};
+use crate::model::{Mount, MountKind, NewDir, Sharing, StepId};
 use crate::path;
 use crate::stages::Command;
 
@@ -96,19 +96,28 @@ impl<'f> Dispatch<'_, 'f> {
 
     fn cache(&self, cache: CacheMount, from: Option<StepId>) -> MountKind {
         let id = cache.id.filter(|id| !id.is_empty()).unwrap_or_else(|| path::clean(&cache.target));
+        let owner = cache.owner;
+        let asked = owner.uid.is_some() || owner.gid.is_some() || owner.mode.is_some();
+        let made =
+            NewDir { uid: owner.uid.unwrap_or(0), gid: owner.gid.unwrap_or(0), mode: owner.mode.unwrap_or(0o755) };
+        // A directory that a cache starts with keeps its owner and mode, whatever the mount asks for. But a whole
+        // tree is not taken where an owner or mode is asked for: then the cache starts empty.
+        let path = path::absolute(&cache.source);
+        let (from, dir) = match from {
+            Some(from) if path != "/" || !asked => (Some((from, path)), None),
+            _ => (None, Some(made)),
+        };
         let space = self.pass.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").filter(|space| !space.is_empty());
         MountKind::Cache {
             id: space.map_or(id.clone(), |space| format!("{space}/{id}")),
-            from: from.map(|from| (from, path::absolute(&cache.source))),
+            from,
             sharing: match cache.sharing {
                 ast::Sharing::Shared => Sharing::Shared,
                 ast::Sharing::Private => Sharing::Private,
                 ast::Sharing::Locked => Sharing::Locked,
             },
             read_only: cache.read_only,
-            uid: cache.owner.uid.unwrap_or(0),
-            gid: cache.owner.gid.unwrap_or(0),
-            mode: cache.owner.mode.unwrap_or(0o755),
+            dir,
         }
     }
 
