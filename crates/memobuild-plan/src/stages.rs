@@ -233,8 +233,7 @@ impl<'f> Pass<'f> {
         let Some(wanted) = &self.options.target else {
             return Ok(self.stages.len() - 1);
         };
-        let by_number = || wanted.parse().ok().filter(|&n: &usize| n < self.stages.len());
-        self.names.get(&wanted.to_lowercase()).copied().or_else(by_number).ok_or_else(|| {
+        self.names.get(&wanted.to_lowercase()).copied().ok_or_else(|| {
             let names: Vec<&str> = self.stages.iter().map(|stage| stage.id.as_str()).collect();
             Failure::new(None, format!("target stage {wanted:?} could not be found"))
                 .kind(PlanErrorKind::Request)
