@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{CString, OsStr},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::ffi::OsStrExt,
@@ -72,6 +73,17 @@ pub(super) fn become_command(
     }
 }
 
+/// Goes to the working directory. One that the image lacks is made, root's, and stays, as runc has it.
+fn enter_cwd(cwd: &OsStr) -> io::Result<()> {
+    match rustix::process::chdir(cwd) {
+        Err(rustix::io::Errno::NOENT) => {
+            std::fs::create_dir_all(cwd)?;
+            Ok(rustix::process::chdir(cwd)?)
+        }
+        other => Ok(other?),
+    }
+}
+
 fn prepare(
     spec: &Spec,
     (stdout, stderr): (BorrowedFd<'_>, BorrowedFd<'_>),
@@ -81,7 +93,7 @@ fn prepare(
     sys::reset_signals(false);
     rustix::process::setsid().during(|| "making a session".into())?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rustix::process::chdir(OsStr::from_bytes(&spec.cwd))
+    enter_cwd(OsStr::from_bytes(&spec.cwd))
         .during(|| format!("chdir to cwd ({:?})", String::from_utf8_lossy(&spec.cwd)))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening /dev/null".into())?;

@@ -284,7 +284,11 @@ fn working_directory_env_and_stdin(mode: ModeChoice) {
     let (outcome, out) = world.run(&step);
     assert_eq!(out, "/var/tmp a b /root\n");
     assert_eq!(listing(&outcome), ["/var", "~/var/tmp", "+/var/tmp/here"]);
-    step.cwd = b"/missing".to_vec();
+    step.cwd = b"/missing/too".to_vec();
+    let (outcome, out) = world.run(&step);
+    assert_eq!(out, "/missing/too a b /root\n");
+    assert_eq!(listing(&outcome), ["~/", "~/missing", "~/missing/too", "+/missing/too/here"]);
+    step.cwd = b"/bin/sh".to_vec();
     let (result, _) = world.try_run(&step);
     assert!(matches!(result, Err(SandboxError::Start { code: 126, .. })), "{result:?}");
 }
