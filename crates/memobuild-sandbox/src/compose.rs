@@ -173,6 +173,7 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         id_limit: ids.limit(),
         chroot: None,
         skip: Vec::new(),
+        cgroup: step.cgroup_parent.as_ref().map(|name| name.as_bytes().into()),
         probe: false,
     })
 }

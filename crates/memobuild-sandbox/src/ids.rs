@@ -2,7 +2,7 @@
 
 use std::{io, process::Command};
 
-use crate::{error::SandboxError, fuse::OwnerView, sandbox::OwnershipClass};
+use crate::{error::SandboxError, fuse::OwnerView, mode::OwnershipClass};
 
 /// `inside`, `outside`, `count`, as in /proc/PID/uid_map.
 pub(crate) type Range = (u32, u32, u32);

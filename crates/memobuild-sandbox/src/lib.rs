@@ -8,16 +8,20 @@
 //! | module | what it is |
 //! |---|---|
 //! | `step`, `contents`, `error` | what callers see |
-//! | `sandbox` | chooses the mode, starts the server, runs steps |
+//! | `sandbox`, `mode`, `choose`, `rundir` | settings, finding the mode, running a step in it |
 //! | `served` | the tree as a step sees it: mount points put in, ids that cannot be mapped hidden |
 //! | `fuse` | serves trees from memory; `recorder` hears of every look-up |
 //! | `server` | the helper process: namespaces, mounts, pid 1, seccomp |
 //! | `harvest` | from the upper directory to a diff |
+//! | `compose`, `spec`, `ids` | what the helper process is told |
+//! | `launch`, `run`, `channel`, `wire` | speaking to it, and driving one step |
+//! | `ssh` | sockets handed to a step |
 //! | `layout` | trees laid out on disk, for the modes without FUSE |
 //! | `sys` | raw system calls; the only place with `unsafe` |
 #![deny(unsafe_code)]
 
 mod channel;
+mod choose;
 mod compose;
 mod contents;
 pub mod doctor;
@@ -27,11 +31,14 @@ mod harvest;
 mod ids;
 mod launch;
 mod layout;
+mod mode;
 mod run;
+mod rundir;
 mod sandbox;
 mod served;
 mod server;
 mod spec;
+mod ssh;
 mod step;
 mod sys;
 mod wire;
@@ -39,7 +46,9 @@ mod wire;
 pub use contents::{Contents, ReadAt};
 pub use error::SandboxError;
 pub use ids::expected_ownership;
-pub use sandbox::{Mode, ModeChoice, ModeKind, OwnershipClass, SANDBOX_INIT_ARG, Sandbox, SandboxConfig, init_main};
+pub use mode::{Mode, ModeChoice, ModeKind, OwnershipClass};
+pub use sandbox::{SANDBOX_INIT_ARG, Sandbox, SandboxConfig, init_main};
 pub use step::{
-    Cancel, Exit, Host, Mount, MountKind, Network, Outcome, Output, Security, Step, Stream, Timings, Ulimit, User,
+    Cancel, Exit, Host, Looked, Mount, MountKind, Network, Outcome, Output, Security, Step, Stream, Timings, Ulimit,
+    User,
 };

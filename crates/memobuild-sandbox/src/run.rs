@@ -258,6 +258,7 @@ impl Driver<'_> {
             exit,
             diff,
             complete: self.job.spec.fuse && self.recorder.complete(),
+            looked: self.recorder.looked(),
             timings: Timings {
                 setup: between(self.job.asked, started),
                 run: between(started, ended),

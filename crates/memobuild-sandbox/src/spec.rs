@@ -50,13 +50,16 @@ pub(crate) struct Spec {
     pub(crate) chroot: Option<Bytes>,
     /// Paths in the root that stand for mounts there: what changes below them is no change.
     pub(crate) skip: Vec<Bytes>,
+    /// Best effort: run in a control group of its own below this one.
+    pub(crate) cgroup: Option<Bytes>,
     /// Only try whether all can be set up; start nothing.
     pub(crate) probe: bool,
 }
 
 wire!(struct Spec {
     dir, fuse, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, no_network, shm_size, limits, insecure, single,
-    supervise, id_limit, chroot, skip, probe
+    supervise, id_limit, chroot, skip,
+    cgroup, probe
 });
 
 /// Metadata of the root directory. FUSE never sees `/` itself, so the upper directory starts with it.

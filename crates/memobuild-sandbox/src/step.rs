@@ -38,7 +38,7 @@ pub struct Step {
     pub shm_size: Option<u64>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
-    /// Best effort: the step's processes are put into a new group below this one.
+    /// Best effort: where the unified hierarchy can be written, the step runs in a group of its own below this one.
     pub cgroup_parent: Option<String>,
     /// Confinement.
     pub security: Security,
@@ -230,6 +230,20 @@ pub struct Timings {
     pub harvest: Duration,
 }
 
+/// How much of the trees served to it a step looked at, each thing once (the kernel remembers). Zeros where trees are
+/// laid out on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Names looked up that were there.
+    pub found: u64,
+    /// Names looked up that were not.
+    pub absent: u64,
+    /// Reads of file contents that came through the file server.
+    pub reads: u64,
+    /// Directories listed.
+    pub listings: u64,
+}
+
 /// What a step did.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -239,6 +253,8 @@ pub struct Outcome {
     pub diff: Diff,
     /// Whether the recorder saw all that the step depended on. `false`: only an exact key may reuse the result.
     pub complete: bool,
+    /// How much it looked at.
+    pub looked: Looked,
     /// Where the time went.
     pub timings: Timings,
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memobuild_tree::Node;
 
+use crate::step::Looked;
+
 /// Where a look-up happened: the number of the served tree (0 is the step's root) and the server's node number, from
 /// which the path can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +67,14 @@ impl Recorder {
         !self.unsure.load(Ordering::Relaxed)
     }
 
-    /// Names found, names absent, reads, listings: for logs and tests.
-    pub(crate) fn counts(&self) -> (u64, u64, u64, u64) {
+    /// How much was looked at.
+    pub(crate) fn looked(&self) -> Looked {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (get(&self.lookups), get(&self.absent), get(&self.reads), get(&self.listings))
+        Looked {
+            found: get(&self.lookups),
+            absent: get(&self.absent),
+            reads: get(&self.reads),
+            listings: get(&self.listings),
+        }
     }
 }

@@ -197,13 +197,13 @@ impl<'a> Assembler<'a> {
         meta
     }
 
-    fn put(&mut self, name: Bytes, change: Change) -> Result<(), SandboxError> {
+    fn put(&mut self, name: &[u8], change: Change) -> Result<(), SandboxError> {
         let level = self.levels.last_mut().ok_or_else(broken)?;
-        level.change.entries.insert((&*name).into(), change);
+        level.change.entries.insert(name.into(), change);
         Ok(())
     }
 
-    fn put_if_changed(&mut self, name: Bytes, node: Node, before: Option<&Node>) -> Result<(), SandboxError> {
+    fn put_if_changed(&mut self, name: &[u8], node: Node, before: Option<&Node>) -> Result<(), SandboxError> {
         if before == Some(&node) { Ok(()) } else { self.put(name, Change::Put(node)) }
     }
 
@@ -217,7 +217,7 @@ impl<'a> Assembler<'a> {
                 let same_kind = before.as_ref().filter(|n| matches!(n, Node::Symlink(_)));
                 let mut meta = self.meta_without_attributes(meta, same_kind);
                 meta.mode = 0o777;
-                self.put_if_changed(name, Node::Symlink(Symlink { meta, target }), before.as_ref())
+                self.put_if_changed(&name, Node::Symlink(Symlink { meta, target }), before.as_ref())
             }
             Item::Special { name, meta, kind, major, minor } => {
                 let kind = match kind {
@@ -230,11 +230,11 @@ impl<'a> Assembler<'a> {
                 let same_kind = before.as_ref().filter(|n| n.kind() == memobuild_tree::Kind::Special(kind));
                 let meta = self.meta_without_attributes(meta, same_kind);
                 let node = Node::Special(Special { meta, kind, rdev: (major, minor) });
-                self.put_if_changed(name, node, before.as_ref())
+                self.put_if_changed(&name, node, before.as_ref())
             }
             // What was never in the tree (a stub, or what an opaque directory hides) is not removed from it.
             Item::Whiteout { name } => match self.before(&name) {
-                Some(_) => self.put(name, Change::Remove),
+                Some(_) => self.put(&name, Change::Remove),
                 None => Ok(()),
             },
         }
@@ -281,7 +281,7 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         // A directory that stood there and was only copied up, unchanged, is no change.
-        if before.is_some() && change.is_empty() { Ok(()) } else { self.put(name, Change::Dir(change)) }
+        if before.is_some() && change.is_empty() { Ok(()) } else { self.put(&name, Change::Dir(change)) }
     }
 
     fn file(
@@ -297,7 +297,7 @@ impl<'a> Assembler<'a> {
             let group = self.groups.get_mut(&inode).ok_or_else(broken)?;
             group.paths.push(at);
             let node = Node::File(group.file.clone());
-            return self.put(name, Change::Put(node));
+            return self.put(&name, Change::Put(node));
         }
         let before = self.before(&name);
         let same_kind = before.as_ref().filter(|n| matches!(n, Node::File(_)));
@@ -337,7 +337,7 @@ impl<'a> Assembler<'a> {
         if linked {
             self.groups.insert(inode, Group { file: file.clone(), paths: vec![at] });
         }
-        self.put(name, Change::Put(Node::File(file)))
+        self.put(&name, Change::Put(Node::File(file)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 
-use super::{Failure, child, root};
+use super::{Failure, cgroup::Group, child, root};
 use crate::{
     spec::Spec,
     sys,
@@ -43,11 +43,15 @@ pub(super) fn report(pipe: BorrowedFd<'_>, report: &Report) {
 /// Runs as pid 1. The exit code says nothing; the pipe does.
 pub(super) fn run(
     spec: &Spec,
+    group: Option<&Group>,
     output: (BorrowedFd<'_>, BorrowedFd<'_>),
     pipe: BorrowedFd<'_>,
     listener: Option<BorrowedFd<'_>>,
 ) -> i32 {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if let Some(group) = group {
+        group.enter();
+    }
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if spec.probe {
         let report_of = match root::enter(spec) {

@@ -4,6 +4,7 @@
 //! In: requests on its standard input, a socket. Out: nothing; each request brings a socket of its own for the
 //! answers. Who calls it: [`crate::init_main`]. It ends when the main process does, and every step with it.
 
+mod cgroup;
 mod child;
 mod chroot;
 mod device;

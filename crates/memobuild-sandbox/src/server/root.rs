@@ -214,7 +214,9 @@ fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) 
             for dir in [&upper, &work, &whole] {
                 mkdir(dir)?;
             }
-            copy_directory_meta(lowers.first(), &upper)?;
+            if let Some(first) = lowers.first() {
+                copy_directory_meta(first, &upper)?;
+            }
             let overlay = Overlay { lowers, data: None, upper: &upper, work: &work };
             attach_at(&mounts::overlay(&overlay, NODEV)?, &whole)?;
             bound(&[whole.as_slice(), at].concat(), *attributes)?
@@ -233,8 +235,7 @@ fn bound(at: &[u8], attributes: u64) -> Result<(OwnedFd, bool), Failure> {
 }
 
 /// An overlay's root shows its upper directory's mode and owner.
-fn copy_directory_meta(from: Option<&Box<[u8]>>, to: &[u8]) -> Result<(), Failure> {
-    let Some(from) = from else { return Ok(()) };
+fn copy_directory_meta(from: &[u8], to: &[u8]) -> Result<(), Failure> {
     let what = || format!("copying the mode of {}", path::display(from));
     let stat = rustix::fs::stat(OsStr::from_bytes(from)).during(what)?;
     let to = OsStr::from_bytes(to);

@@ -11,7 +11,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use super::{During, Failure, chroot, init, init::Report, notify::Supervisor, root};
+use super::{During, Failure, cgroup::Group, chroot, init, init::Report, notify::Supervisor, root};
 use crate::{
     channel::{self, Receiver},
     harvest::walk,
@@ -64,10 +64,13 @@ fn step(
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(|| "making a pipe".into())?;
     let listener = supervisor.as_ref().map(Supervisor::far_end);
+    let group = spec.cgroup.as_deref().and_then(Group::make);
     let from = now(rustix::time::ClockId::RealtimeCoarse);
-    let pid = sys::fork(|| init::run(&spec, output, writer.as_fd(), listener)).during(|| "starting pid 1".into())?;
+    let pid = sys::fork(|| init::run(&spec, group.as_ref(), output, writer.as_fd(), listener))
+        .during(|| "starting pid 1".into())?;
     drop(writer);
     let watch = watch(pid, reader, socket, supervisor)?;
+    drop(group);
     let to = now(rustix::time::ClockId::Realtime);
     let (signal, code) = match verdict(watch.end) {
         Ok(ended) => ended,

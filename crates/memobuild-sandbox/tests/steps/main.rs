@@ -1,9 +1,10 @@
 //! Real steps in real sandboxes. The test program is its own sandbox server, hence the harness of its own.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod basics;
 mod mounts;
 mod ownership;
+mod robust;
 mod support;
 mod users;
 
@@ -18,6 +19,9 @@ type Lists = Vec<&'static [(&'static str, basics::Test)]>;
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(memobuild_sandbox::SANDBOX_INIT_ARG) {
         memobuild_sandbox::init_main();
+    }
+    if let Ok(value) = std::env::var(robust::VARIABLE) {
+        return robust::hang(&value);
     }
     let mut arguments = Arguments::from_args();
     // More at once than processors makes each slower, and the time limits in some mean something.
@@ -78,10 +82,24 @@ fn as_root() -> Vec<Trial> {
     }
     for mode in &modes {
         let mut lists = confined();
-        lists.push(ownership::TRUE);
+        lists.extend([ownership::TRUE, robust::TESTS]);
+        if *mode == ModeChoice::Traced {
+            lists.extend([robust::TRACED, robust::ROOT]);
+        }
         all.extend(trials("", *mode, lists));
     }
-    all.extend(trials("", ModeChoice::Chroot, everywhere()));
+    let mut lists = everywhere();
+    lists.push(robust::TESTS);
+    all.extend(trials("", ModeChoice::Chroot, lists));
+    if let Ok(expected) = std::env::var("MEMOBUILD_SANDBOX_TEST_EXPECT") {
+        let name = format!("{expected}::is_chosen_by_itself");
+        all.push(Trial::test(name, move || {
+            let mode = support::World::new(ModeChoice::Auto).sandbox.mode().unwrap();
+            assert_eq!(mode.kind.name(), expected, "{}", mode.why);
+            println!("{}", mode.why);
+            Ok(())
+        }));
+    }
     for user in users::find() {
         for trial in as_user(user.kind) {
             let (name, user) = (trial.name().to_owned(), user.clone());

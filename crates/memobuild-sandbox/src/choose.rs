@@ -1,0 +1,222 @@
+//! Finds the mode: tries what could work, best first, by setting a root up without running anything in it.
+
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use memobuild_tree::Tree;
+
+use crate::{
+    compose::{self, Lowers},
+    contents::Contents,
+    error::SandboxError,
+    ids::Ids,
+    launch::ServerHandle,
+    layout::{layers::Layers, roots::Roots},
+    mode::{Mode, ModeChoice, ModeKind},
+    run::{self, Job},
+    rundir::RunDir,
+    sandbox::SandboxConfig,
+    served::View,
+    spec::Bytes,
+    step::{Cancel, Output, Step, Stream},
+};
+
+/// What was found to work.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) mode: Mode,
+    pub(crate) server: ServerHandle,
+    /// Whether overlay takes `datadir+`.
+    pub(crate) datadir: bool,
+    /// Trees laid out, for the exact mode.
+    pub(crate) layers: Layers,
+    /// The same for the chroot mode.
+    pub(crate) roots: Roots,
+    run: RunDir,
+    steps: AtomicU64,
+}
+
+impl Chosen {
+    /// A new directory for a step.
+    pub(crate) fn step_dir(&self) -> Result<PathBuf, SandboxError> {
+        step_dir(&self.run.path, &self.steps)
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.run.remove(&self.server);
+    }
+}
+
+fn step_dir(run: &Path, steps: &AtomicU64) -> Result<PathBuf, SandboxError> {
+    let dir = run.join(format!("step-{}", steps.fetch_add(1, Ordering::Relaxed)));
+    std::fs::create_dir(&dir).map_err(|source| SandboxError::Scratch { path: dir.clone(), source })?;
+    Ok(dir)
+}
+
+/// Tries what could work, best first, and takes the first that does.
+pub(crate) fn choose(config: &SandboxConfig) -> Result<Chosen, SandboxError> {
+    let scratch = &config.scratch;
+    let run = RunDir::create(scratch).map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
+    let steps = AtomicU64::new(0);
+    let mut reasons: Vec<String> = Vec::new();
+    let mut server = None;
+    for (kind, ids) in candidates(config, &mut reasons) {
+        let tried = connect(config, &ids, &mut server).and_then(|server| {
+            RunDir::remove_leftovers(scratch, server)?;
+            probe(config, kind, server, &run, &steps)
+        });
+        match (tried, server.take()) {
+            (Ok(datadir), Some(server)) => {
+                let mode = Mode { kind, ownership: ids.class(), why: why(kind, &ids, &reasons) };
+                let (layers, roots) = (Layers::new(&run.path), Roots::new(&run.path));
+                return Ok(Chosen { mode, server, datadir, layers, roots, run, steps });
+            }
+            (Ok(_), None) => {}
+            (Err(e), kept) => {
+                server = kept;
+                reasons.push(format!("{} with {}: {e}", kind.name(), ids.name()));
+            }
+        }
+    }
+    if let Some(server) = &server {
+        run.remove(server);
+    }
+    Err(SandboxError::Unavailable { asked: config.mode.name(), reason: reasons.join("; ") })
+}
+
+fn candidates(config: &SandboxConfig, reasons: &mut Vec<String>) -> Vec<(ModeKind, Ids)> {
+    let root = rustix::process::geteuid().is_root();
+    let mut ids = Vec::new();
+    if root {
+        ids.push(Ids::HOST);
+    }
+    match Ids::ranges() {
+        Ok(ranges) if config.subids => ids.push(ranges),
+        Ok(_) => {}
+        Err(why) => reasons.push(why),
+    }
+    ids.push(Ids::SINGLE);
+    let mut out = Vec::new();
+    for kind in [ModeKind::Traced, ModeKind::Exact] {
+        if config.mode == ModeChoice::Auto || config.mode.name() == kind.name() {
+            out.extend(ids.iter().map(|ids| (kind, ids.clone())));
+        }
+    }
+    if matches!(config.mode, ModeChoice::Auto | ModeChoice::Chroot) {
+        if root {
+            out.push((ModeKind::Chroot, Ids::HOST));
+        } else {
+            reasons.push("chroot: only root can".to_owned());
+        }
+    }
+    out
+}
+
+/// A server with these ids: the one of the last candidate if it has them.
+fn connect<'a>(
+    config: &SandboxConfig,
+    ids: &Ids,
+    server: &'a mut Option<ServerHandle>,
+) -> Result<&'a ServerHandle, SandboxError> {
+    let fitting = match server.take() {
+        Some(server) if server.ids == *ids => server,
+        _ => ServerHandle::start(&config.init_program, ids.clone())?,
+    };
+    Ok(server.insert(fitting))
+}
+
+/// Sets a root up; says whether large blobs can be read natively.
+fn probe(
+    config: &SandboxConfig,
+    kind: ModeKind,
+    server: &ServerHandle,
+    run: &RunDir,
+    steps: &AtomicU64,
+) -> Result<bool, SandboxError> {
+    let contents: Arc<dyn Contents> = Arc::new(NoContents);
+    let step = Step::new(Tree::default(), Vec::new());
+    let view = View::of(&step)?;
+    let mut datadir = config.datadir && kind == ModeKind::Traced;
+    loop {
+        let dir = step_dir(&run.path, steps)?;
+        let lower = dir.join("lower");
+        std::fs::create_dir(&lower).map_err(|source| SandboxError::Scratch { path: lower.clone(), source })?;
+        let chains: [Vec<Bytes>; 1] = [vec![lower.as_os_str().as_bytes().into()]];
+        let mut spec = match kind {
+            ModeKind::Traced => {
+                let lowers = Lowers::Fuse { data: datadir.then_some(lower.as_path()) };
+                compose::spec(&step, &view, &dir, &server.ids, &lowers)?
+            }
+            ModeKind::Exact => compose::spec(&step, &view, &dir, &server.ids, &Lowers::LaidOut(&chains))?,
+            ModeKind::Chroot => compose::chroot_spec(&step, &view, &dir, &server.ids, &lower)?,
+        };
+        spec.probe = true;
+        let job = Job {
+            spec: &spec,
+            dir: &dir,
+            trees: &view.trees,
+            before: &step.root,
+            contents: &contents,
+            output: &Silent,
+            cancel: &Cancel::new(),
+            asked: Instant::now(),
+        };
+        let result = run::run(server, &job);
+        server.remove(&dir)?;
+        match result {
+            Ok(_) => return Ok(datadir),
+            // Kernels before 6.16 refuse the option.
+            Err(SandboxError::Setup { .. }) if datadir => datadir = false,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Says nothing to nobody.
+struct Silent;
+
+impl Output for Silent {
+    fn write(&self, _stream: Stream, _bytes: &[u8]) {}
+}
+
+/// For trees without files.
+struct NoContents;
+
+impl Contents for NoContents {
+    fn open(&self, _digest: &memobuild_tree::ContentDigest) -> std::io::Result<Arc<dyn crate::ReadAt>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+
+    fn native(&self, _digest: &memobuild_tree::ContentDigest, _size: u64) -> Option<PathBuf> {
+        None
+    }
+
+    fn blobs_dir(&self) -> Option<&Path> {
+        None
+    }
+
+    fn put_small(&self, _bytes: &[u8]) -> std::io::Result<memobuild_tree::ContentDigest> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn put_large(&self, _tmp: &Path, _digest: memobuild_tree::ContentDigest, _size: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn why(kind: ModeKind, ids: &Ids, refused: &[String]) -> String {
+    let mut text = format!("{} with {}", kind.name(), ids.name());
+    if let Some(last) = refused.last() {
+        text.push_str(&format!(" (not better: {last})"));
+    }
+    text
+}
