@@ -23,7 +23,8 @@ use crate::{
 /// Steps at once where the request does not say: they wait for the network and for each other more than they compute.
 const PARALLEL: usize = 32;
 
-/// Builds. Everything worth knowing on the way is told to `observer`.
+/// Builds. Everything worth knowing on the way is told to `observer`. To be called with a stack of at least
+/// [`memobuild_tree::codec::STACK`] bytes.
 ///
 /// # Errors
 /// Whatever stops the build, with the kind that decides the exit code. Nothing half-made stands under a final name.

@@ -11,7 +11,7 @@ use memobuild_dockerfile::ignore::{IgnoreMatcher, MatchState, read_patterns};
 use memobuild_observe::FailureKind;
 use memobuild_plan::model::{ContextSource, Local, Plan};
 use memobuild_store::{
-    BundleWriter, Store,
+    BundleWriter, Store, StoreError,
     scan::{FilterState, Scan, ScanFilter, ScanSource, Verdict, scan},
 };
 use memobuild_tree::{ContentDigest, Node, Tree, path};
@@ -26,8 +26,11 @@ pub(crate) struct Contexts {
     pub(crate) main_ignore: Option<IgnoreFile>,
     /// Named contexts that are directories.
     pub(crate) named: BTreeMap<String, PathBuf>,
-    scans: Mutex<BTreeMap<usize, Arc<OnceLock<Result<Arc<Scanned>, String>>>>>,
+    scans: Mutex<BTreeMap<usize, Slot>>,
 }
+
+/// Filled by the first who asks.
+type Slot = Arc<OnceLock<Result<Arc<Scanned>, EngineError>>>;
 
 /// Where the main context comes from.
 #[derive(Debug, Clone)]
@@ -47,7 +50,19 @@ pub(crate) struct IgnoreFile {
 pub(crate) struct Scanned {
     pub(crate) tree: Tree,
     /// Where file contents are read from; none: they are in the store.
-    source: Option<ScanSource>,
+    source: Option<Outside>,
+}
+
+struct Outside {
+    dir: PathBuf,
+    files: ScanSource,
+}
+
+impl Outside {
+    fn open(&self, at: &[u8], digest: &ContentDigest) -> Result<Box<dyn Read + Send + '_>, EngineError> {
+        let relative = at.strip_prefix(b"/").unwrap_or(at);
+        Ok(Box::new(self.files.open(relative, digest).map_err(|e| unreadable(e, &self.dir))?))
+    }
 }
 
 impl Contexts {
@@ -68,8 +83,7 @@ impl Contexts {
     pub(crate) fn get(&self, store: &Store, plan: &Plan, index: usize) -> Result<Arc<Scanned>, EngineError> {
         let slot = self.scans.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default().clone();
         let local = plan.locals.get(index).ok_or_else(|| EngineError::step("the plan names an unknown context"))?;
-        let scanned = slot.get_or_init(|| self.load(store, local).map(Arc::new).map_err(|e| e.message));
-        scanned.clone().map_err(|message| EngineError::new(FailureKind::Usage, message))
+        slot.get_or_init(|| self.load(store, local).map(Arc::new)).clone()
     }
 
     fn load(&self, store: &Store, local: &Local) -> Result<Scanned, EngineError> {
@@ -90,14 +104,14 @@ impl Contexts {
         };
         let name = local.name.as_deref().unwrap_or("context");
         let mut filter = ContextFilter { ignore, prefixes: prefixes(&local.paths) };
-        let mut found = scan(&dir, &filter, Some((store, name)))?;
+        let mut found = scan(&dir, &filter, Some((store, name))).map_err(|e| unreadable(e, &dir))?;
         if !filter.prefixes.is_empty() && crosses_link(&found.tree, &filter.prefixes) {
             // A link on the way to a wanted path can lead anywhere: then everything is needed.
             filter.prefixes.clear();
-            found = scan(&dir, &filter, Some((store, name)))?;
+            found = scan(&dir, &filter, Some((store, name))).map_err(|e| unreadable(e, &dir))?;
         }
         let Scan { tree, source, .. } = found;
-        Ok(Scanned { tree, source: Some(source) })
+        Ok(Scanned { tree, source: Some(Outside { dir, files: source }) })
     }
 
     /// The ignore patterns of the main context.
@@ -137,15 +151,14 @@ impl Scanned {
         writer: &BundleWriter,
     ) -> Result<(), EngineError> {
         let Some(source) = &self.source else { return Ok(()) };
-        let relative = at.strip_prefix(b"/").unwrap_or(at);
-        let mut reader = source.open(relative, digest)?;
+        let mut reader = source.open(at, digest)?;
         let (found, _) = writer.add_reader(&mut reader, size)?;
         if found == *digest {
             return Ok(());
         }
         Err(EngineError::new(
             FailureKind::Cache,
-            format!("{} changed while it was being read", path::display(relative)),
+            format!("{} changed while it was being read", path::display(at.strip_prefix(b"/").unwrap_or(at))),
         )
         .with_hint("build again once nothing writes to the context"))
     }
@@ -158,7 +171,7 @@ impl Scanned {
         digest: &ContentDigest,
     ) -> Result<Box<dyn Read + Send + 's>, EngineError> {
         match &self.source {
-            Some(source) => Ok(Box::new(source.open(at.strip_prefix(b"/").unwrap_or(at), digest)?)),
+            Some(source) => source.open(at, digest),
             None => Ok(Box::new(store.content(digest)?.reader())),
         }
     }
@@ -169,13 +182,44 @@ impl Scanned {
     }
 }
 
+/// A failure of the store's scan, told as one of the context where it is: the store has no say in what lies there.
+fn unreadable(error: StoreError, dir: &Path) -> EngineError {
+    let (StoreError::Permission { path, source, .. } | StoreError::Io { path, source, .. }) = &error else {
+        return error.into();
+    };
+    let whole = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let Ok(below) = path.strip_prefix(dir).or_else(|_| path.strip_prefix(whole)) else { return error.into() };
+    let shown = if below.as_os_str().is_empty() { dir } else { below };
+    let out = EngineError::new(FailureKind::Usage, format!("cannot read {} of the context: {source}", shown.display()));
+    match error {
+        StoreError::Permission { .. } => out.with_hint("make it readable, or name it in .dockerignore"),
+        _ => out,
+    }
+}
+
 /// Reads an ignore file; none if there is none.
 pub(crate) fn read_ignore(file: &Path, name: &str) -> Result<Option<IgnoreFile>, EngineError> {
-    match std::fs::read(file) {
-        Ok(text) => Ok(Some(IgnoreFile { name: name.to_owned(), text })),
+    let read = std::fs::File::open(file).and_then(|opened| read_bounded(opened, MAX_TEXT));
+    match read {
+        Ok(Some(text)) => Ok(Some(IgnoreFile { name: name.to_owned(), text })),
+        Ok(None) => Err(too_long(name)),
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(EngineError::new(FailureKind::Usage, format!("cannot read {}: {e}", file.display()))),
     }
+}
+
+/// A Dockerfile or ignore file longer than this many bytes is refused, as the parser does.
+pub(crate) const MAX_TEXT: u64 = 16 << 20;
+
+pub(crate) fn too_long(name: &str) -> EngineError {
+    EngineError::new(FailureKind::Dockerfile, format!("{name} is larger than {} MiB", MAX_TEXT >> 20))
+}
+
+/// All that a reader gives; `None` if it is more than `max` bytes, of which no more are read.
+pub(crate) fn read_bounded(reader: impl Read, max: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    reader.take(max + 1).read_to_end(&mut text)?;
+    Ok((text.len() as u64 <= max).then_some(text))
 }
 
 /// The patterns of an ignore file; none if it has none.

@@ -3,7 +3,7 @@
 use memobuild_observe::FailureKind;
 
 /// Why a build failed: a kind that decides the exit code, a text for a person, and what may help.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct EngineError {
     /// What kind of failure.

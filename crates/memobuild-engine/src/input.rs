@@ -13,7 +13,7 @@ use memobuild_tree::{Diff, Node, Tree};
 
 use crate::{
     BuildRequest, ContextInput, DockerfileInput, EngineError,
-    contexts::{Contexts, IgnoreFile, MainContext, read_ignore},
+    contexts::{Contexts, IgnoreFile, MAX_TEXT, MainContext, read_bounded, read_ignore, too_long},
 };
 
 /// What was read before planning.
@@ -26,8 +26,9 @@ pub(crate) struct Input {
     pub(crate) _fetched: Option<ScratchDir>,
 }
 
-/// A Dockerfile longer than this many bytes is refused.
-const MAX_DOCKERFILE: u64 = 64 << 20;
+/// What is looked at of standard input to tell an archive from a Dockerfile: enough for the first block of any
+/// compression.
+const HEAD: u64 = 1 << 20;
 const NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 
 fn usage(message: String) -> EngineError {
@@ -47,18 +48,20 @@ pub(crate) fn load(store: &Store, request: &BuildRequest) -> Result<Input, Engin
             if request.dockerfile == DockerfileInput::Stdin {
                 return Err(usage("context and Dockerfile can't both come from standard input".into()));
             }
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).map_err(|e| usage(format!("cannot read standard input: {e}")))?;
-            if !archive::is_archive(&mut Cursor::new(&bytes)) {
+            let failed = |e: std::io::Error| usage(format!("cannot read standard input: {e}"));
+            let mut head = Vec::new();
+            std::io::stdin().take(HEAD).read_to_end(&mut head).map_err(failed)?;
+            let whole = Cursor::new(head.clone()).chain(std::io::stdin());
+            if !archive::is_archive(&mut Cursor::new(head)) {
                 // A Dockerfile without a context.
                 return Ok(Input {
-                    text: bytes,
+                    text: read_bounded(whole, MAX_TEXT).map_err(failed)?.ok_or_else(|| too_long("the Dockerfile"))?,
                     name: "Dockerfile".into(),
                     contexts: contexts(request, Some(MainContext::Tree(Tree::default())), None),
                     _fetched: None,
                 });
             }
-            (Some(unpack(store, Cursor::new(bytes))?), None)
+            (Some(unpack(store, whole)?), None)
         }
     };
     let (text, name, ignore) = dockerfile(store, request, main.as_ref())?;
@@ -128,12 +131,9 @@ type Loaded = (Vec<u8>, String, Option<IgnoreFile>);
 fn dockerfile(store: &Store, request: &BuildRequest, main: Option<&MainContext>) -> Result<Loaded, EngineError> {
     match &request.dockerfile {
         DockerfileInput::Stdin => {
-            let mut text = Vec::new();
-            std::io::stdin()
-                .take(MAX_DOCKERFILE + 1)
-                .read_to_end(&mut text)
+            let text = read_bounded(std::io::stdin(), MAX_TEXT)
                 .map_err(|e| usage(format!("cannot read the Dockerfile from standard input: {e}")))?;
-            Ok((checked(text, "-")?, "Dockerfile".into(), None))
+            Ok((text.ok_or_else(|| too_long("the Dockerfile"))?, "Dockerfile".into(), None))
         }
         DockerfileInput::Path(path) => match main {
             Some(MainContext::Tree(tree)) => in_tree(store, tree, &[&path.to_string_lossy()]),
@@ -150,14 +150,6 @@ fn dockerfile(store: &Store, request: &BuildRequest, main: Option<&MainContext>)
     }
 }
 
-fn checked(text: Vec<u8>, name: &str) -> Result<Vec<u8>, EngineError> {
-    if text.len() as u64 > MAX_DOCKERFILE {
-        let message = format!("{name} is longer than {} MiB: not a Dockerfile", MAX_DOCKERFILE >> 20);
-        return Err(EngineError::new(FailureKind::Dockerfile, message));
-    }
-    Ok(text)
-}
-
 fn from_file(path: &Path) -> Result<Loaded, EngineError> {
     let failed = |e: std::io::Error| {
         let error = EngineError::new(
@@ -170,21 +162,19 @@ fn from_file(path: &Path) -> Result<Loaded, EngineError> {
         }
     };
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text).map_err(failed)?;
+    let text = read_bounded(file, MAX_TEXT).map_err(failed)?.ok_or_else(|| too_long(&path.display().to_string()))?;
     let name = path.file_name().map_or_else(|| "Dockerfile".into(), |n| n.to_string_lossy().into_owned());
     // `NAME.dockerignore` beside the Dockerfile stands in for the context's own.
     let beside: PathBuf = path.with_file_name(format!("{name}.dockerignore"));
     let ignore = read_ignore(&beside, &format!("{name}.dockerignore"))?;
-    Ok((checked(text, &path.display().to_string())?, name, ignore))
+    Ok((text, name, ignore))
 }
 
 fn in_tree(store: &Store, tree: &Tree, names: &[&str]) -> Result<Loaded, EngineError> {
     let read = |name: &str| -> Result<Option<Vec<u8>>, EngineError> {
         match tree.resolve(name.as_bytes(), true).ok().and_then(|r| r.node) {
-            Some(Node::File(file)) if file.size <= MAX_DOCKERFILE => {
-                Ok(Some(store.content(&file.content)?.read_all()?))
-            }
+            Some(Node::File(file)) if file.size > MAX_TEXT => Err(too_long(name)),
+            Some(Node::File(file)) => Ok(Some(store.content(&file.content)?.read_all()?)),
             _ => Ok(None),
         }
     };

@@ -12,6 +12,7 @@ use std::{
 use memobuild_dockerfile::Diagnostic;
 use memobuild_observe::{FailureKind, StepOutcome, TraceEvent};
 use memobuild_plan::model::{CopySource, MountKind, Op, Step, StepId};
+use memobuild_tree::codec;
 
 use crate::{
     EngineError, StepReport,
@@ -73,7 +74,8 @@ pub(crate) fn run(session: &Session<'_>, limit: usize) -> Result<Done, EngineErr
                 let Some(job) = dispatcher.begin(id) else { continue };
                 let send = send.clone();
                 dispatcher.running += 1;
-                let spawned = std::thread::Builder::new().name(format!("step-{id}")).spawn_scoped(scope, move || {
+                let thread = std::thread::Builder::new().name(format!("step-{id}")).stack_size(codec::STACK);
+                let spawned = thread.spawn_scoped(scope, move || {
                     let begin = Instant::now();
                     let result = job();
                     // The dispatcher outlives all threads.

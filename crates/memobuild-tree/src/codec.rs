@@ -16,6 +16,9 @@ const VERSION: u8 = 1;
 /// Directories nested deeper than this are refused: decoding recurses, and no file system allows such paths
 /// (PATH_MAX is 4,096 bytes).
 const MAX_DEPTH: usize = 2100;
+/// The stack, in bytes, of threads that handle trees: what recursion over directories as deep as they may be can take in
+/// a debug build, with room to spare. Only what is used of it takes memory.
+pub const STACK: usize = 32 << 20;
 
 /// Bytes that are not the encoding of a diff.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,6 +178,9 @@ impl<'a> Reader<'a> {
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
+                if byte == 0 && shift > 0 {
+                    return Err(self.error("number not in its shortest form"));
+                }
                 return Ok(value);
             }
         }
@@ -205,8 +211,13 @@ impl<'a> Reader<'a> {
         let nanos = u32::try_from(nanos >> 1).ok().filter(|n| *n < 1_000_000_000);
         let nanos = nanos.ok_or_else(|| self.error("nanoseconds out of range"))?;
         let mut meta = Meta { mode, uid, gid, mtime: Mtime { secs, nanos, pinned }, xattrs: None };
+        let mut last: Option<&[u8]> = None;
         for _ in 0..self.int()? {
             let (name, value) = (self.bytes()?, self.bytes()?);
+            if last.is_some_and(|last| last >= name) {
+                return Err(self.error("attributes out of order"));
+            }
+            last = Some(name);
             meta.set_xattr(name, value);
         }
         Ok(meta)
@@ -263,5 +274,28 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(self.error("unknown kind")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_has_one_encoding() {
+        let mut meta = Meta::new(0o644, Mtime::pinned(8127, 5));
+        meta.set_xattr(b"user.a", b"1");
+        meta.set_xattr(b"user.b", b"2");
+        let bytes = encode(&Diff { root: DirChange::with_meta(meta) });
+        assert!(decode(&bytes).is_ok());
+        // A number with a zero more at its end.
+        let time = bytes.windows(2).position(|w| w == [0xfe, 0x7e]).unwrap();
+        let longer = [&bytes[..time], &[0xfe, 0xfe, 0][..], &bytes[time + 2..]].concat();
+        assert_eq!(decode(&longer).unwrap_err().what, "number not in its shortest form");
+        // Attributes the other way round.
+        let mut swapped = bytes.clone();
+        let at = |name: &[u8]| bytes.windows(6).position(|w| w == name).unwrap() + 5;
+        (swapped[at(b"user.a")], swapped[at(b"user.b")]) = (b'b', b'a');
+        assert_eq!(decode(&swapped).unwrap_err().what, "attributes out of order");
     }
 }

@@ -1,6 +1,6 @@
 //! Rendering with a marked excerpt, by the library that draws rustc's own.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -11,13 +11,16 @@ use crate::span::Span;
 const MAX_LINES: usize = 6;
 /// Longer lines are cut to about this many bytes.
 const MAX_LINE_BYTES: usize = 200;
+/// Longer messages, such as those that quote a word of the Dockerfile, are cut to about this many bytes.
+const MAX_MESSAGE_BYTES: usize = 4000;
 
 pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
     let level = match diagnostic.severity {
         Severity::Warning => Level::WARNING,
         Severity::Error => Level::ERROR,
     };
-    let mut title = level.primary_title(diagnostic.message.as_str());
+    let message = shortened(&diagnostic.message);
+    let mut title = level.primary_title(&*message);
     if let Some(code) = &diagnostic.code {
         title = title.id(code.as_str());
     }
@@ -40,6 +43,14 @@ pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     renderer.render(&[group])
+}
+
+fn shortened(message: &str) -> Cow<'_, str> {
+    let end = floor_char(message, MAX_MESSAGE_BYTES);
+    match message.get(..end) {
+        Some(start) if end < message.len() => Cow::Owned(format!("{start}... ({} bytes)", message.len())),
+        _ => Cow::Borrowed(message),
+    }
 }
 
 /// The lines of a span, cut to a size that can be shown.

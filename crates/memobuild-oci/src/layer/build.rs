@@ -12,7 +12,10 @@
 //! * A hard link joins the file that the archive put, and its metadata count for all names. A link to a symbolic link
 //!   or device is a copy of it. A link to a path that the archive does not put is a link into a lower layer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+};
 
 use memobuild_tree::{
     Change, ContentDigest, Diff, Dir, DirChange, File, Kind, LinkId, Meta, Mtime, Node, Special, SpecialKind, Symlink,
@@ -31,6 +34,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
 const MAX_LINKS: usize = 255;
+/// Components of names that links led to, in a whole archive.
+const MAX_FOLLOWED: u64 = 50_000_000;
 /// More entries than any honest layer has: they are held in memory.
 const MAX_ENTRIES: u64 = 10_000_000;
 
@@ -54,6 +59,7 @@ pub(super) struct Builder<'a> {
     /// Metadata of every file that has several names; the number stands in its placeholder [`LinkId`].
     groups: Vec<Meta>,
     entries: u64,
+    followed: Cell<u64>,
 }
 
 enum Seen<'a> {
@@ -67,7 +73,7 @@ type Parts = Vec<Vec<u8>>;
 
 impl<'a> Builder<'a> {
     pub(super) fn new(rules: Rules<'a>) -> Self {
-        Self { rules, root: DirChange::default(), groups: Vec::new(), entries: 0 }
+        Self { rules, root: DirChange::default(), groups: Vec::new(), entries: 0, followed: Cell::new(0) }
     }
 
     /// Takes one entry in; `content` is that of a regular file.
@@ -235,33 +241,40 @@ impl<'a> Builder<'a> {
     fn resolve(&self, parts: &[&[u8]]) -> Result<Parts, &'static str> {
         let mut todo: VecDeque<Vec<u8>> = parts.iter().map(|p| p.to_vec()).collect();
         let mut walked = Parts::new();
+        // Where each of them is; the root below all.
+        let mut places = vec![self.start()];
         let mut links = 0;
         while let Some(part) = todo.pop_front() {
             match part.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
-                    walked.pop();
+                    if walked.pop().is_some() {
+                        places.pop();
+                    }
                     continue;
                 }
-                _ => walked.push(part),
+                _ => {}
             }
-            match self.seen(&walked) {
-                Seen::Absent | Seen::Dir => {}
+            let (found, next) = places.last().copied().unwrap_or_default().step(&part);
+            match found {
+                Seen::Absent | Seen::Dir => {
+                    walked.push(part);
+                    places.push(next);
+                }
                 Seen::Other => return Err("parent is not a directory"),
                 Seen::Link(target) => {
                     links += 1;
-                    if links > MAX_LINKS {
-                        return Err("too many levels of symbolic links");
-                    }
-                    walked.pop();
                     if target.first() == Some(&b'/') {
                         walked.clear();
+                        places.truncate(1);
                     }
                     for part in target.split(|b| *b == b'/').rev() {
                         todo.push_front(part.to_vec());
                     }
-                    // Links that name long paths many times over must not grow the list for ever.
-                    if todo.len() > PATH_MAX {
+                    // Links that name long paths many times over must not grow the list, or the work, for ever.
+                    let followed = self.followed.get() + todo.len() as u64;
+                    self.followed.set(followed);
+                    if links > MAX_LINKS || todo.len() > PATH_MAX || followed > MAX_FOLLOWED {
                         return Err("too many levels of symbolic links");
                     }
                 }
@@ -272,36 +285,46 @@ impl<'a> Builder<'a> {
 
     /// What stands at a resolved path: what the archive put, else what stood below.
     fn seen(&self, parts: &[Vec<u8>]) -> Seen<'_> {
-        let mut change = Some(&self.root);
-        let mut below = self.rules.below;
         let mut found = Seen::Dir;
+        let mut place = self.start();
         for part in parts {
-            let here = change.and_then(|c| c.entries.get(part.as_slice()));
-            if change.is_some_and(|c| c.opaque) {
-                below = None;
-            }
-            found = match here {
-                Some(Change::Dir(_)) => Seen::Dir,
-                Some(Change::Put(Node::Symlink(link))) => Seen::Link(&link.target),
-                Some(Change::Put(_) | Change::LinkTo(_)) => Seen::Other,
-                Some(Change::Remove) => Seen::Absent,
-                None => match below.and_then(|d| d.get(part)) {
+            (found, place) = place.step(part);
+        }
+        found
+    }
+
+    fn start(&self) -> Place<'_> {
+        Place { change: Some(&self.root), below: self.rules.below }
+    }
+}
+
+/// A directory as it stands now: what the archive changed in it, and what stood below.
+#[derive(Clone, Copy, Default)]
+struct Place<'a> {
+    change: Option<&'a DirChange>,
+    below: Option<&'a Dir>,
+}
+
+impl<'a> Place<'a> {
+    /// What has that name in it, and the place within.
+    fn step(self, name: &[u8]) -> (Seen<'a>, Self) {
+        let below = self.below.filter(|_| !self.change.is_some_and(|c| c.opaque)).and_then(|d| d.get(name));
+        let below_dir = below.and_then(Node::as_dir).map(|d| &**d);
+        match self.change.and_then(|c| c.entries.get(name)) {
+            Some(Change::Dir(dir)) => (Seen::Dir, Place { change: Some(dir), below: below_dir }),
+            Some(Change::Put(Node::Symlink(link))) => (Seen::Link(&link.target), Place::default()),
+            Some(Change::Put(_) | Change::LinkTo(_)) => (Seen::Other, Place::default()),
+            Some(Change::Remove) => (Seen::Absent, Place::default()),
+            None => {
+                let found = match below {
                     None => Seen::Absent,
                     Some(Node::Symlink(link)) => Seen::Link(&link.target),
                     Some(node) if node.kind() == Kind::Dir => Seen::Dir,
                     Some(_) => Seen::Other,
-                },
-            };
-            below = match here {
-                None | Some(Change::Dir(_)) => below.and_then(|d| d.get(part)).and_then(Node::as_dir).map(|d| &**d),
-                Some(_) => None,
-            };
-            change = match here {
-                Some(Change::Dir(dir)) => Some(dir),
-                _ => None,
-            };
+                };
+                (found, Place { change: None, below: below_dir })
+            }
         }
-        found
     }
 }
 

@@ -52,6 +52,10 @@ impl Failure {
         let mut next = error.source();
         while let Some(cause) = next {
             failure.causes.push(cause.to_string());
+            // A failure of the store may be inside one of reading or writing.
+            let inner = cause.downcast_ref::<io::Error>().and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref());
+            let store: Option<&memobuild_store::StoreError> = cause.downcast_ref().or(inner);
+            failure.hint = failure.hint.or_else(|| store.and_then(memobuild_store::StoreError::hint));
             next = cause.source();
         }
         failure

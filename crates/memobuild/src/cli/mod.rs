@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use memobuild_observe::FailureKind;
 
 mod build;
 mod check;
@@ -67,7 +68,21 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     env::start_logging();
-    let result = match cli.command {
+    let run = || run(cli.command);
+    // Trees may be deep, and whoever handles them recurses: a thread with the stack for it does all the work.
+    let thread = std::thread::Builder::new().name("main".into()).stack_size(memobuild_tree::codec::STACK);
+    let result = match thread.spawn(run) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => Err(Failure::new(FailureKind::Machine, format!("cannot start a thread: {error}"))),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> CliResult {
+    match command {
         Command::Build(args) => build::run(*args),
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
@@ -78,9 +93,5 @@ pub fn main() -> ExitCode {
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
-    };
-    match result {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
     }
 }
