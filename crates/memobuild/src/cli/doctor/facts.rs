@@ -35,7 +35,7 @@ impl Facts {
         let uid = rustix::process::getuid().as_raw();
         let kernel = rustix::system::uname();
         let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").err().map(|e| e.to_string());
-        let overlay = rustix::fs::statfs(cache).is_ok_and(|s| i64::from(s.f_type) == OVERLAYFS);
+        let overlay = rustix::fs::statfs(cache).is_ok_and(|s| s.f_type == OVERLAYFS);
         Self {
             kernel: format!("{} {}", kernel.sysname().to_string_lossy(), kernel.release().to_string_lossy()),
             uid,
