@@ -1,0 +1,19 @@
+python3 - <<'PY'
+import io, tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+def e(name, kind="file", data=b"", **k):
+    i = tarfile.TarInfo(name)
+    i.type = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "sym": tarfile.SYMTYPE, "link": tarfile.LNKTYPE,
+              "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE, "block": tarfile.BLKTYPE}[kind]
+    i.mode = 0o755 if kind == "dir" else 0o644
+    i.mtime = 1000000000
+    for n, v in k.items(): setattr(i, n, v)
+    i.size = len(data)
+    t.addfile(i, io.BytesIO(data) if data else None)
+e("f", data=b"1")
+e("f", data=b"22", mode=0o600)
+e("d", "dir", mode=0o700)
+e("d/g", data=b"3")
+e("d", "dir", mode=0o750)
+t.close()
+PY

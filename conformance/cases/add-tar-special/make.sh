@@ -1,0 +1,17 @@
+python3 - <<'PY'
+import io, tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+def e(name, kind="file", data=b"", **k):
+    i = tarfile.TarInfo(name)
+    i.type = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "sym": tarfile.SYMTYPE, "link": tarfile.LNKTYPE,
+              "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE, "block": tarfile.BLKTYPE}[kind]
+    i.mode = 0o755 if kind == "dir" else 0o644
+    i.mtime = 1000000000
+    for n, v in k.items(): setattr(i, n, v)
+    i.size = len(data)
+    t.addfile(i, io.BytesIO(data) if data else None)
+e("p", "fifo", mode=0o600)
+e("c", "char", devmajor=1, devminor=3, mode=0o666)
+e("b", "block", devmajor=7, devminor=9, mode=0o640, uid=1)
+t.close()
+PY

@@ -1,0 +1,1 @@
+chmod 640 top.txt; chmod 700 d/sub

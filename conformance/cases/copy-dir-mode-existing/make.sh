@@ -1,0 +1,1 @@
+chmod 700 d; chmod 750 d/sub

@@ -1,0 +1,1 @@
+chmod 700 d; chmod 1750 d/sub

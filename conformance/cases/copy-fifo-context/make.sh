@@ -1,0 +1,1 @@
+mkfifo p; echo 1 > f

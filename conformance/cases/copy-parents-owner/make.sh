@@ -1,0 +1,1 @@
+chmod 750 d; chmod 700 d/sub

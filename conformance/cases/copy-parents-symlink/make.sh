@@ -1,0 +1,1 @@
+ln -s d l; ln -s top.txt t

@@ -1,0 +1,1 @@
+ln -s a l; ln -s d ld; ln -s a keep
