@@ -38,9 +38,9 @@ pub(super) fn make(kind: &str, options: &[(&str, String)], attributes: u32) -> R
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).during(what)
 }
 
-/// A tmpfs of at most `size` bytes.
+/// A tmpfs of at most `size` bytes. Its source is what df shows, and scripts look for.
 pub(super) fn tmpfs(mode: u32, size: Option<u64>, attributes: u64) -> Result<OwnedFd, Failure> {
-    let mut options = vec![("mode", format!("{mode:o}"))];
+    let mut options = vec![("source", "tmpfs".to_owned()), ("mode", format!("{mode:o}"))];
     options.extend(size.map(|size| ("size", size.to_string())));
     make("tmpfs", &options, attributes as u32)
 }
