@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""check-schemas.py SCHEMAS LAYOUT: validates an OCI layout's JSON against the image specification's schemas."""
-import json, sys
+"""check-schemas.py SCHEMAS LAYOUT...: validates the JSON of OCI layouts (directories or tars) against the schemas of the
+image specification, and every descriptor against the bytes that it names."""
+import copy, hashlib, json, sys, tarfile
 from pathlib import Path
 
 from jsonschema import Draft4Validator, RefResolver
+from jsonschema.exceptions import ValidationError
 
 BASE = "https://schemas.invalid/"
+INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
 
 
 def plain(schema):
@@ -15,26 +18,78 @@ def plain(schema):
     return [plain(v) for v in schema] if isinstance(schema, list) else schema
 
 
-def main(schemas, layout):
-    store = {BASE + p.name: plain(json.loads(p.read_text())) for p in schemas.glob("*.json")}
+class Schemas:
+    def __init__(self, directory):
+        self.store = {BASE + p.name: plain(json.loads(p.read_text())) for p in directory.glob("*.json")}
 
-    def validate(data, name):
-        schema = store[BASE + name]
-        resolver = RefResolver(base_uri=BASE + name, referrer=schema, store=store)
+    def validate(self, data, name):
+        schema = self.store[BASE + name]
+        resolver = RefResolver(base_uri=BASE + name, referrer=schema, store=self.store)
         Draft4Validator(schema, resolver=resolver).validate(data)
-        print("  valid:", name)
 
-    def blob(descriptor):
-        return json.loads((layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes())
-
-    validate(json.loads((layout / "oci-layout").read_text()), "image-layout-schema.json")
-    index = json.loads((layout / "index.json").read_text())
-    validate(index, "image-index-schema.json")
-    manifests = [blob(d) for d in index["manifests"]]
-    assert manifests, "the layout holds no image"
-    for manifest in manifests:
-        validate(manifest, "image-manifest-schema.json")
-        validate(blob(manifest["config"]), "config-schema.json")
+    def can_fail(self, data, name):
+        """Each field that the schema demands is missed when it lacks, and a field of another type is refused."""
+        for field in self.store[BASE + name]["required"]:
+            for wrong in ({k: v for k, v in data.items() if k != field}, {**copy.deepcopy(data), field: 17.5}):
+                try:
+                    self.validate(wrong, name)
+                except ValidationError:
+                    continue
+                raise SystemExit(f"{name}: a wrong {field} is not found: the validator is of no use")
 
 
-main(Path(sys.argv[1]), Path(sys.argv[2]))
+class Layout:
+    def __init__(self, path):
+        self.path, self.tar = path, None if path.is_dir() else tarfile.open(path)
+
+    def read(self, name):
+        return (self.path / name).read_bytes() if self.tar is None else self.tar.extractfile(name).read()
+
+    def blob(self, descriptor):
+        data = self.read("blobs/" + descriptor["digest"].replace(":", "/"))
+        assert len(data) == descriptor["size"], f"{descriptor}: {len(data)} bytes"
+        algorithm, digest = descriptor["digest"].split(":")
+        assert hashlib.new(algorithm, data).hexdigest() == digest, f"{descriptor}: other bytes"
+        return data
+
+
+def check(schemas, layout):
+    marker = json.loads(layout.read("oci-layout"))
+    schemas.validate(marker, "image-layout-schema.json")
+    schemas.can_fail(marker, "image-layout-schema.json")
+    seen = {"layers": 0, "images": 0, "indexes": 1}
+    todo = [(json.loads(layout.read("index.json")), "image-index-schema.json")]
+    while todo:
+        document, name = todo.pop()
+        schemas.validate(document, name)
+        schemas.can_fail(document, name)
+        for descriptor in document.get("manifests", []) + document.get("layers", []):
+            schemas.validate(descriptor, "content-descriptor.json")
+        for descriptor in document.get("manifests", []):
+            kind = {INDEX: "index", MANIFEST: "manifest"}[descriptor["mediaType"]]
+            seen["indexes"] += kind == "index"
+            todo.append((json.loads(layout.blob(descriptor)), f"image-{kind}-schema.json"))
+        if "config" not in document:
+            continue
+        assert document["mediaType"] == MANIFEST and document["config"]["mediaType"].startswith("application/vnd.oci.")
+        config = json.loads(layout.blob(document["config"]))
+        schemas.validate(config, "config-schema.json")
+        schemas.can_fail(config, "config-schema.json")
+        assert len(config["rootfs"]["diff_ids"]) == len(document["layers"])
+        assert len(document["layers"]) == sum(not h.get("empty_layer", False) for h in config["history"])
+        for layer in document["layers"]:
+            layout.blob(layer)
+        seen["images"] += 1
+        seen["layers"] += len(document["layers"])
+    assert seen["images"], "the layout holds no image"
+    return ", ".join(f"{count} {what}" for what, count in seen.items())
+
+
+def main(directory, *layouts):
+    schemas = Schemas(Path(directory))
+    for layout in layouts:
+        print(f"ok   {Path(layout).name}: {check(schemas, Layout(Path(layout)))}")
+    print(f"{len(layouts)} passed, 0 failed")
+
+
+main(*sys.argv[1:])

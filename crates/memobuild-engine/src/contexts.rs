@@ -1,7 +1,7 @@
 //! Local directories that a build reads: the context and named contexts. Each is scanned once, when first needed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -128,11 +128,9 @@ impl Contexts {
     fn filter_tree(&self, tree: &Tree) -> Result<Scanned, EngineError> {
         let mut tree = tree.clone();
         if let Some(matcher) = compile(self.main_ignore.as_ref())? {
-            let paths: Vec<Vec<u8>> = tree.walk().map(|e| e.path).collect();
-            for at in paths.iter().rev() {
-                let relative = at.get(1..).unwrap_or_default();
+            for at in ignored(&tree, &matcher).iter().rev() {
                 let kept_dir = tree.dir(at).is_some_and(|d| !d.entries().is_empty());
-                if matcher.matches(relative) && !kept_dir {
+                if !kept_dir {
                     tree.remove(at);
                 }
             }
@@ -231,6 +229,30 @@ pub(crate) fn compile(file: Option<&IgnoreFile>) -> Result<Option<IgnoreMatcher>
     Ok((!matcher.is_empty()).then_some(matcher))
 }
 
+/// The paths of a tree that are ignored, parents first, judged on the way down as in a scan: with exceptions that is not
+/// the same as judging each path by itself.
+fn ignored(tree: &Tree, matcher: &IgnoreMatcher) -> Vec<Vec<u8>> {
+    let mut states: HashMap<Vec<u8>, MatchState> = HashMap::new();
+    let mut out = Vec::new();
+    for entry in tree.walk() {
+        let relative = entry.path.get(1..).unwrap_or_default();
+        let parent = relative.iter().rposition(|b| *b == b'/').and_then(|end| relative.get(..end));
+        let parent = parent.and_then(|dir| states.get(dir)).cloned().unwrap_or_else(|| matcher.root());
+        let is_ignored = if matches!(entry.node, Node::Dir(_)) {
+            let state = matcher.enter(&parent, relative);
+            let is_ignored = state.ignored;
+            states.insert(relative.to_vec(), state);
+            is_ignored
+        } else {
+            matcher.matches_in(&parent, relative)
+        };
+        if is_ignored {
+            out.push(entry.path);
+        }
+    }
+    out
+}
+
 /// The literal beginnings of what steps read; empty: all is wanted.
 fn prefixes(patterns: &[String]) -> Vec<Vec<Vec<u8>>> {
     let mut out = Vec::new();
@@ -294,5 +316,28 @@ impl ScanFilter for ContextFilter {
 
     fn includes_all(&self) -> bool {
         self.ignore.is_none() && self.prefixes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memobuild_tree::{File, Meta};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_judged_as_a_directory_is_scanned() {
+        let mut tree = Tree::default();
+        for name in ["a/b/c", "a/b/d", "a/e", "keep/x", "top"] {
+            let file = File { meta: Meta::default(), size: 0, content: ContentDigest::of(b""), link: None };
+            tree.put(name.as_bytes(), Node::File(file), &Meta::default);
+        }
+        let shown = |patterns: &[&str]| -> Vec<String> {
+            let matcher = IgnoreMatcher::new(patterns).unwrap();
+            ignored(&tree, &matcher).iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect()
+        };
+        assert_eq!(shown(&["a", "!a/b/d"]), ["/a", "/a/b", "/a/b/c", "/a/e"]);
+        assert_eq!(shown(&["*", "!keep"]), ["/a", "/a/b", "/a/b/c", "/a/b/d", "/a/e", "/top"]);
+        assert_eq!(shown(&["**/d", "top"]), ["/a/b/d", "/top"]);
     }
 }
