@@ -69,8 +69,8 @@ fn config_instructions() {
             "4:JSONArgsRecommended JSON arguments recommended for CMD to prevent unintended behavior related to OS signals",
             "4:MultipleInstructionsDisallowed Multiple CMD instructions should not be used in the same stage because only the last one will be used",
             "6:WorkdirRelativePath Relative workdir \"x\" can have unexpected results if the base image changes",
-            "8:ExposeProtoCasing Defined protocol '80/TCP' in EXPOSE instruction should be lowercase",
             "8:ExposeInvalidFormat EXPOSE instruction should not define an IP address or host-port mapping, found '1:2'",
+            "8:ExposeProtoCasing Defined protocol '80/TCP' in EXPOSE instruction should be lowercase",
         ]
     );
     assert!(found("FROM busybox\nSHELL [\"/bin/sh\", \"-c\"]\nCMD a\n").is_empty());

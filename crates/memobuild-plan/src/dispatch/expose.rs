@@ -1,6 +1,6 @@
 //! EXPOSE: one word may become several ports, after its variables are replaced.
 
-use memobuild_dockerfile::ast::Expose;
+use memobuild_dockerfile::ast::{Expose, Word};
 use memobuild_dockerfile::lint::Finding;
 use memobuild_dockerfile::ports::parse_port;
 use memobuild_image::Empty;
@@ -13,7 +13,10 @@ use crate::stages::Command;
 impl<'f> Dispatch<'_, 'f> {
     pub(super) fn expose(&mut self, command: &Command<'f>, expose: &Expose) -> Result<(), Failure> {
         let mut all = Vec::new();
-        for word in &expose.ports {
+        // BuildKit sorts the words as they are written: it shows in the history.
+        let mut words: Vec<&Word> = expose.ports.iter().collect();
+        words.sort_by(|a, b| a.text.cmp(&b.text));
+        for word in words {
             let place = command.place(word.span);
             let lexer = self.pass.lexer();
             let expansion = lexer.expand(word, &self.state.env).map_err(|e| Failure::expand(place, &e))?;
