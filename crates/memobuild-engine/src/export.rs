@@ -17,7 +17,7 @@ use memobuild_oci::{
     reference::Reference,
 };
 use memobuild_plan::model::Target;
-use memobuild_tree::{BundleId, Sha256Digest};
+use memobuild_tree::{BundleId, Sha256Digest, codec};
 
 use crate::{
     BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session, step,
@@ -38,6 +38,14 @@ fn failed(error: &dyn std::error::Error) -> EngineError {
     EngineError::chain(FailureKind::Cache, error)
 }
 
+/// Asked between pieces of work, and before anything gets its final name.
+fn unless_cancelled(session: &Session<'_>) -> Result<(), EngineError> {
+    match session.cancel.is_cancelled() {
+        true => Err(EngineError::new(FailureKind::Step, "the build was cancelled")),
+        false => Ok(()),
+    }
+}
+
 /// Writes all outputs and tags, and says what was made.
 pub(crate) fn export(
     session: &Session<'_>,
@@ -48,6 +56,7 @@ pub(crate) fn export(
         session.plan.targets.iter().map(|target| draft(session, target, values)).collect::<Result<_, _>>()?;
     let names = references(&session.request.tags)?;
     for output in &session.request.outputs {
+        unless_cancelled(session)?;
         let what = describe(output);
         session.emit(TraceEvent::Exporting { what: what.clone(), finished: false });
         match output.kind {
@@ -186,8 +195,10 @@ fn each<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, EngineError> + 
     };
     if count > 1 {
         std::thread::scope(|scope| {
-            scope.spawn(run);
+            let second = std::thread::Builder::new().stack_size(codec::STACK).spawn_scoped(scope, run);
             run();
+            // Without a second thread the first does all of it.
+            drop(second);
         });
     } else {
         run();
@@ -215,6 +226,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
     let mut blobs: Vec<Descriptor> = Vec::new();
     if let Some(base) = base(session, draft.target)? {
         for (index, layer) in base.layers.iter().enumerate() {
+            unless_cancelled(session)?;
             let what = progress(session, format!("base layer {}", layer.diff_id));
             if output.compression.force {
                 let bundle = base.ensure_layer(index, &what).map_err(|e| failed(&e))?;
@@ -230,6 +242,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
         }
     }
     let own = each(draft.layers.len(), |index| {
+        unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
@@ -278,6 +291,7 @@ fn image_file(
     note(outcome, &root, &names);
     let image = OutputImage { root, names, created: Some(time::rfc3339(created.0, created.1)) };
     let dest = destination(output, output.tar.unwrap_or(true))?;
+    unless_cancelled(session)?;
     let write = if output.kind == OutputKind::Docker { output::write_docker } else { output::write_oci };
     write(session.store, &image, &dest).map_err(|e| failed(&e))
 }
@@ -336,6 +350,7 @@ fn keep(
         None => Vec::new(),
     };
     let ids = each(draft.layers.len(), |index| {
+        unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
         layer::layer_diff_id(session.store, bundle, TimestampPolicy::Keep).map_err(|e| failed(&e))
     })?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     process::{Child, Stdio},
     thread::sleep,
@@ -64,6 +65,22 @@ fn ctrl_c_leaves_no_output_and_no_process() {
     place.write("Dockerfile", "FROM base\nRUN echo before\nRUN echo after\n");
     let shown = built(&place);
     assert!(shown.contains("CACHED"), "what was done before it was stopped is kept: {shown}");
+}
+
+#[test]
+fn ctrl_c_while_the_image_is_written_leaves_no_output() {
+    let place = Place::with(&[("Dockerfile", "FROM scratch\nCOPY big /big\n")]);
+    let noise: Vec<u8> = (0..12_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(place.path("big"), noise).unwrap();
+    let mut child = start(&place, &["build", "--progress=plain", "--output", "type=oci,dest=out.tar", "."]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("exporting to oci")), "the export begins");
+    signal(&child, Signal::INT);
+    let shown: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{shown:?}");
+    assert!(!place.path("out.tar").exists() && shown.iter().any(|l| l.contains("error: cancelled")), "{shown:?}");
+    let left = fs::read_dir(place.path("")).unwrap().count();
+    assert_eq!(left, 2, "nothing beside the Dockerfile and the file");
 }
 
 /// What lies in the cache's directory for things under way.
