@@ -168,6 +168,7 @@ fn probe(
             contents: &contents,
             output: &Silent,
             cancel: &Cancel::new(),
+            creator: (0, 0),
             asked: Instant::now(),
         };
         let result = run::run(server, &job);

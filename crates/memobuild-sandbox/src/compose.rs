@@ -9,7 +9,7 @@ use crate::{
     harvest::walk::OWNER_XATTR,
     ids::{IdMap, Ids},
     served::{From, SYSTEM_DIRS, View},
-    spec::{Bytes, MountSpec, RootMeta, Source, Spec},
+    spec::{Bytes, MountSpec, RootMeta, SideFile, Source, Spec},
     step::{Network, Security, Step, Ulimit},
 };
 
@@ -157,7 +157,11 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         lowers: tree_dirs(0),
         data: data.map(bytes),
         root: root_meta(step.root.root().meta(), ids),
-        side: view.side.clone(),
+        side: view
+            .side
+            .iter()
+            .map(|f| SideFile { owner: ids.view().show(f.owner.0, f.owner.1).0, ..f.clone() })
+            .collect(),
         mounts,
         argv: step.argv.iter().map(|a| a.as_slice().into()).collect(),
         env: environment(step),

@@ -150,6 +150,23 @@ impl ServerHandle {
         }
     }
 
+    /// Sets the owner that steps see, as far as it can be mapped, and the mode.
+    pub(crate) fn own(&self, path: &Path, (uid, gid): (u32, u32), mode: u32) -> Result<(), SandboxError> {
+        let ((uid, gid), _) = self.ids.view().show(uid, gid);
+        let (near, far) = channel::pair().map_err(helper("making a socket"))?;
+        let path = path.as_os_str().as_bytes().into();
+        self.request(&Request::Own { path, uid, gid, mode }, &[far.as_fd()])?;
+        drop(far);
+        match Receiver::new().receive::<Event>(&near) {
+            Ok(Some((Event::Done {}, _))) => Ok(()),
+            Ok(Some((Event::Failed { what, errno }, _))) => {
+                let what = String::from_utf8_lossy(&what).into_owned();
+                Err(SandboxError::setup(what, io::Error::from_raw_os_error(errno)))
+            }
+            _ => Err(SandboxError::Helper("it ended while setting an owner".into())),
+        }
+    }
+
     /// Removes a directory and all below it, in the background.
     pub(crate) fn remove(&self, dir: &Path) -> Result<(), SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;

@@ -35,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) contents: &'a Arc<dyn Contents>,
     pub(crate) output: &'a dyn Output,
     pub(crate) cancel: &'a Cancel,
+    /// Owner of what the step makes, where only one id is mapped.
+    pub(crate) creator: (u32, u32),
     /// When the caller asked.
     pub(crate) asked: Instant,
 }
@@ -212,7 +214,14 @@ impl Driver<'_> {
                 let clock = Clock::new((from, to), self.job.trees);
                 let shown = self.job.trees.first().unwrap_or(self.job.before);
                 let contents = &**self.job.contents;
-                self.assembler = Some(Assembler::new(contents, clock, self.job.dir.to_owned(), self.job.before, shown));
+                self.assembler = Some(Assembler::new(
+                    contents,
+                    clock,
+                    self.job.dir.to_owned(),
+                    self.job.before,
+                    shown,
+                    self.job.creator,
+                ));
             }
             Event::Harvest { bytes } => match &mut self.assembler {
                 Some(assembler) => assembler.feed(&bytes)?,

@@ -7,13 +7,14 @@ use std::{
     time::Instant,
 };
 
-use memobuild_tree::Diff;
+use memobuild_tree::{Diff, Tree};
 
 use crate::{
     choose::{Chosen, choose},
     compose::{self, Lowers},
     contents::Contents,
     error::SandboxError,
+    launch::ServerHandle,
     mode::{Mode, ModeChoice, ModeKind},
     run::{Job, Ran, run},
     served::{SYSTEM_DIRS, View},
@@ -109,7 +110,7 @@ impl Sandbox {
         let asked = Instant::now();
         let chosen = self.chosen()?;
         let dir = chosen.step_dir()?;
-        let result = with_sockets(step, &dir).and_then(|(step, _proxies)| {
+        let result = with_sockets(step, &dir, &chosen.server).and_then(|(step, _proxies)| {
             let call = Call { chosen: &chosen, step: &step, dir: &dir, contents, output, cancel, asked };
             match chosen.mode.kind {
                 ModeKind::Traced | ModeKind::Exact => call.mounted(),
@@ -119,16 +120,33 @@ impl Sandbox {
         chosen.server.remove(&dir)?;
         result
     }
+
+    /// Lays a tree out in a directory that is made for it, with owners as steps will see them: for new cache mounts,
+    /// whose owners an ordinary user could not set from outside. An empty tree makes an empty directory with the
+    /// root's mode and owner.
+    pub fn lay_out(&self, dir: &Path, tree: &Tree, contents: &dyn Contents) -> Result<(), SandboxError> {
+        let diff = Diff::between(&Tree::default(), tree);
+        self.chosen()?.server.lay_out(dir, false, &diff, tree, contents)
+    }
+
+    /// Removes a directory that steps wrote to, whoever owns what is in it. Nothing there is fine.
+    pub fn remove(&self, dir: &Path) -> Result<(), SandboxError> {
+        let chosen = self.chosen()?;
+        chosen.server.finish_removals()?;
+        chosen.server.remove(dir)?;
+        chosen.server.finish_removals()
+    }
 }
 
 /// The step with each socket of this machine replaced by one of its own.
-fn with_sockets(step: &Step, dir: &Path) -> Result<(Step, Vec<Proxy>), SandboxError> {
+fn with_sockets(step: &Step, dir: &Path, server: &ServerHandle) -> Result<(Step, Vec<Proxy>), SandboxError> {
     let (mut step, mut proxies) = (step.clone(), Vec::new());
     for (number, Mount { kind, .. }) in step.mounts.iter_mut().enumerate() {
         let MountKind::SshSocket { host_path, uid, gid, mode } = kind else { continue };
         let path = dir.join(format!("socket{number}"));
-        let proxy = Proxy::start(&path, host_path, (*uid, *gid), *mode);
+        let proxy = Proxy::start(&path, host_path);
         proxies.push(proxy.map_err(|e| SandboxError::setup("making a socket for the step", e))?);
+        server.own(&path, (*uid, *gid), *mode)?;
         *kind = MountKind::Host { path, writable: true };
     }
     Ok((step, proxies))
@@ -144,6 +162,7 @@ impl Call<'_> {
             contents: self.contents,
             output: self.output,
             cancel: self.cancel,
+            creator: (self.step.user.uid, self.step.user.gid),
             asked: self.asked,
         }
     }
@@ -166,12 +185,8 @@ impl Call<'_> {
     /// The chains of a step's trees. Mount points make a small layer of their own, in the step's directory.
     fn chains(&self, view: &View) -> Result<Vec<Vec<Bytes>>, SandboxError> {
         let (server, contents) = (&self.chosen.server, &**self.contents);
-        let mounted = self.step.mounts.iter().filter_map(|mount| match &mount.kind {
-            MountKind::Tree { tree, .. } => Some(tree),
-            _ => None,
-        });
         let mut chains = Vec::new();
-        for (number, (before, shown)) in [&self.step.root].into_iter().chain(mounted).zip(&view.trees).enumerate() {
+        for (number, (before, shown)) in view.originals.iter().zip(&view.trees).enumerate() {
             let mut chain = self.chosen.layers.chain(server, before, contents)?;
             let stubs = Diff::between(before, shown);
             if !stubs.is_empty() {

@@ -51,8 +51,10 @@ pub(crate) enum From {
 /// A step's trees and mounts.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
-    /// Tree 0 is the root.
+    /// Tree 0 is the root. The others hold only what is mounted.
     pub(crate) trees: Vec<Tree>,
+    /// The same without mount points.
+    pub(crate) originals: Vec<Tree>,
     /// Parents before what is mounted in them.
     pub(crate) points: Vec<Point>,
     /// Files in memory.
@@ -66,6 +68,18 @@ struct Placed {
     asked: Vec<u8>,
     target: Vec<u8>,
     tree: Option<(usize, Vec<u8>)>,
+}
+
+/// What is mounted, as a tree of its own, and the path in it: nothing beside it need be readable.
+fn part_of(node: &Node, at: &[u8]) -> (Tree, Vec<u8>) {
+    if let Node::Dir(dir) = node {
+        return (Tree::new(dir.clone()), b"/".to_vec());
+    }
+    let name = path::components(at).last().map_or_else(Vec::new, |name| name.to_vec());
+    let at = [b"/", name.as_slice()].concat();
+    let mut tree = Tree::default();
+    tree.put(&at, node.clone(), &stub_meta);
+    (tree, at)
 }
 
 fn stub_meta() -> Meta {
@@ -95,11 +109,14 @@ impl View {
     /// Lays a step's mounts over its root.
     pub(crate) fn of(step: &Step) -> Result<Self, SandboxError> {
         let hostname = step.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_vec());
-        let mut view = Self { trees: vec![step.root.clone()], points: Vec::new(), side: Vec::new(), hostname };
+        let mut view = Self {
+            trees: vec![step.root.clone()],
+            originals: Vec::new(),
+            points: Vec::new(),
+            side: Vec::new(),
+            hostname,
+        };
         let mut placed = Vec::new();
-        for system in SYSTEM_DIRS {
-            view.place(system.as_bytes(), true, None, &mut placed)?;
-        }
         // Later mounts take the place of earlier ones with the same target, as BuildKit has it; then parents first.
         let mut wanted: BTreeMap<Vec<u8>, From> = BTreeMap::new();
         for (target, name, bytes) in [
@@ -116,6 +133,10 @@ impl View {
             }
             let from = view.source(&mount.kind)?;
             wanted.insert(target, from);
+        }
+        view.originals = view.trees.clone();
+        for system in SYSTEM_DIRS {
+            view.place(system.as_bytes(), true, None, &mut placed)?;
         }
         for (target, from) in wanted {
             let directory = match &from {
@@ -149,13 +170,9 @@ impl View {
                         path::display(at)
                     )));
                 };
-                self.trees.push(tree.clone());
-                From::Tree {
-                    tree: self.trees.len() - 1,
-                    path: found.path,
-                    writable: *writable,
-                    directory: node.as_dir().is_some(),
-                }
+                let (part, path) = part_of(&node, &found.path);
+                self.trees.push(part);
+                From::Tree { tree: self.trees.len() - 1, path, writable: *writable, directory: node.as_dir().is_some() }
             }
             MountKind::Host { path, writable } => {
                 From::Host { path: path.as_os_str().as_bytes().to_vec(), writable: *writable }
@@ -361,7 +378,7 @@ mod tests {
         .unwrap();
         assert_eq!(targets(&view), ["/etc/hosts", "/etc/resolv.conf", "/m", "/m/in", "/t", "/t/deep"]);
         let From::Tree { tree, .. } = view.points[2].from else { panic!() };
-        assert!(matches!(view.trees[tree].get(b"/sub/in"), Some(Node::File(_))));
+        assert!(matches!(view.trees[tree].get(b"/in"), Some(Node::File(_))));
         assert!(view.trees[0].get(b"/t/deep").is_none());
         assert!(other.get(b"/sub/in").is_none());
     }

@@ -147,6 +147,8 @@ pub(crate) enum Request {
     /// Run a step. Its spec is in a memory file, since it may be large; then come standard output and error, and the
     /// step's socket.
     Run {},
+    /// Set owner and mode of a file. Answered by `Done` or `Failed`.
+    Own { path: Bytes, uid: u32, gid: u32, mode: u32 },
     /// Lay a tree out in a directory that is made where it lacks, from orders that come as `Harvest` messages on the
     /// socket, up to a `Done`; answered by `Done` or `Failed`. A `layer` of an overlay gets whiteouts.
     LayOut { dir: Bytes, layer: bool },
@@ -157,4 +159,5 @@ wire!(enum Request {
     0 => Run {},
     1 => Remove { path },
     2 => LayOut { dir, layer },
+    3 => Own { path, uid, gid, mode },
 });

@@ -1,13 +1,10 @@
-//! Hands a step a socket of its own that leads to one of this machine (an ssh agent's): with the owner and mode asked
-//! for, on the scratch directory's file system, and gone with the step.
+//! Hands a step a socket of its own that leads to one of this machine (an ssh agent's): it can get the owner and mode
+//! asked for, lies on the scratch directory's file system, and is gone with the step.
 
 use std::{
     io,
     net::Shutdown,
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -25,15 +22,8 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Listens at `path` and passes every connection on to `target`.
-    pub(crate) fn start(path: &Path, target: &Path, (uid, gid): (u32, u32), mode: u32) -> io::Result<Self> {
+    pub(crate) fn start(path: &Path, target: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
-        // Where ids are mapped this process cannot give the socket away: then everyone in the step may use it.
-        let mode = match std::os::unix::fs::chown(path, Some(uid), Some(gid)) {
-            Ok(()) => mode,
-            Err(_) if (uid, gid) == (0, 0) => mode,
-            Err(_) => 0o666,
-        };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, target) = (stop.clone(), target.to_owned());
         let thread = std::thread::Builder::new().name("memobuild-ssh".into()).spawn(move || {
@@ -91,8 +81,7 @@ mod tests {
             stream.read_to_string(&mut text).unwrap();
             stream.write_all(text.to_uppercase().as_bytes()).unwrap();
         });
-        let proxy = Proxy::start(&socket, &agent, (0, 0), 0o600).unwrap();
-        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        let proxy = Proxy::start(&socket, &agent).unwrap();
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(b"hello").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();

@@ -95,6 +95,8 @@ pub(crate) struct Assembler<'a> {
     dir: PathBuf,
     before: &'a Tree,
     shown: &'a Tree,
+    /// Who made what has no other known owner: the step's user.
+    creator: (u32, u32),
     pending: Vec<u8>,
     levels: Vec<Level>,
     groups: HashMap<u64, Group>,
@@ -122,6 +124,7 @@ impl<'a> Assembler<'a> {
         dir: PathBuf,
         before: &'a Tree,
         shown: &'a Tree,
+        creator: (u32, u32),
     ) -> Self {
         Self {
             contents,
@@ -129,6 +132,7 @@ impl<'a> Assembler<'a> {
             dir,
             before,
             shown,
+            creator,
             pending: Vec::new(),
             levels: Vec::new(),
             groups: HashMap::new(),
@@ -179,7 +183,12 @@ impl<'a> Assembler<'a> {
 
     fn meta(&mut self, found: FoundMeta, before: Option<&Node>) -> Meta {
         let mtime = self.clock.judge(found.mtime, before.map(Node::meta));
-        let (uid, gid) = found.owner;
+        let (uid, gid) = match before.map(|node| (node.meta().uid, node.meta().gid)) {
+            _ if found.owner_known => found.owner,
+            // A file of root's carries no attribute that tells so, whether it is the one from before or new.
+            Some((0, 0)) => (0, 0),
+            _ => self.creator,
+        };
         let mut meta = Meta { mode: found.mode, uid, gid, mtime, xattrs: None };
         for (name, value) in found.xattrs {
             meta.set_xattr(&name, &value);

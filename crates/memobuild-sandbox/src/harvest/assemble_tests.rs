@@ -71,7 +71,7 @@ fn assemble(before: &Tree, shown: &Tree, items: Vec<Item>) -> (Result<Assembled,
     let kept = Kept::default();
     let trees = [shown.clone()];
     let mut assembler =
-        Assembler::new(&kept, Clock::new((START, END), &trees), PathBuf::from("/nowhere"), before, shown);
+        Assembler::new(&kept, Clock::new((START, END), &trees), PathBuf::from("/nowhere"), before, shown, (9, 9));
     let mut stream = Vec::new();
     for item in items {
         crate::wire::put_bytes(&mut stream, &item.to_bytes());
@@ -236,7 +236,7 @@ fn owners_that_are_not_known_stay_what_they_were() {
     let (assembled, _) = assemble(&before, &before, vec![root((50, 0)), item("l"), item("new"), Item::Close {}]);
     let after = assembled.unwrap().diff.apply(&before).unwrap();
     let owner = |at: &[u8]| (after.get(at).unwrap().meta().uid, after.get(at).unwrap().meta().gid);
-    assert_eq!((owner(b"/l"), owner(b"/new")), ((7, 8), (0, 0)));
+    assert_eq!((owner(b"/l"), owner(b"/new")), ((7, 8), (9, 9)));
 }
 
 #[test]

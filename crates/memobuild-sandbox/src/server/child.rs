@@ -56,7 +56,7 @@ pub(super) fn describe(errno: i32) -> String {
 pub(super) enum Confinement {
     /// Capabilities are dropped and the filter installed.
     Own,
-    /// The surrounding container confines already.
+    /// The surrounding container confines already. What can be taken away on top is.
     Inherited,
 }
 
@@ -105,24 +105,24 @@ fn prepare(
         sys::set_limit(*resource, *soft, *hard).during(|| format!("setting resource limit {resource}"))?;
     }
     let own = confinement == Confinement::Own;
-    let choice = filter::Choice {
-        confine: own && !spec.insecure,
-        supervise: own && spec.supervise,
-        answer_ids: own && spec.single,
-    };
+    let choice =
+        filter::Choice { confine: !spec.insecure, supervise: own && spec.supervise, answer_ids: own && spec.single };
     if choice.confine || choice.supervise {
-        let notify = sys::install_filter(&filter::program(choice), choice.supervise)
-            .during(|| "installing the system call filter".into())?;
+        let notify = match sys::install_filter(&filter::program(choice), choice.supervise) {
+            // Without privileges only a process that gives up set-id programs may, which a build can't.
+            Err(e) if !own && e.raw_os_error() == Some(libc::EACCES) => None,
+            other => other.during(|| "installing the system call filter".into())?,
+        };
         if let (Some(notify), Some(listener)) = (notify, listener) {
             channel::send(listener, &Event::Started {}, &[notify.as_fd()])
                 .during(|| "handing the filter over".into())?;
         }
     }
-    become_user(spec, own)
+    become_user(spec)
 }
 
-fn become_user(spec: &Spec, own: bool) -> Result<(), NotStarted> {
-    let keep = if spec.insecure || !own { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
+fn become_user(spec: &Spec) -> Result<(), NotStarted> {
+    let keep = if spec.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
     for capability in CapabilitySet::all().difference(keep).iter() {
         // A capability that the kernel does not know is not in the set either.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
@@ -136,7 +136,7 @@ fn become_user(spec: &Spec, own: bool) -> Result<(), NotStarted> {
         let uid = Uid::from_raw(*uid);
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("becoming user {uid:?}"))?;
     }
-    if own && (*uid == 0 || spec.single) {
+    if *uid == 0 || spec.single {
         let have = rustix::thread::capabilities(None).during(|| "reading capabilities".into())?;
         let set = have.permitted & keep;
         let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };

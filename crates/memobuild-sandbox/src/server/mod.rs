@@ -21,8 +21,12 @@ pub(crate) use device::{LINKS as DEVICE_LINKS, NODES as DEVICES};
 pub(crate) use mounts::open_in;
 
 use std::{
+    ffi::OsStr,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
 };
 
 use rustix::thread::{Gid, Uid, UnshareFlags};
@@ -134,22 +138,26 @@ fn serve(request: Request, descriptors: Vec<OwnedFd>) {
             (Request::Run {}, [spec, stdout, stderr, socket]) => {
                 stage::run(spec.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd())
             }
-            (Request::Remove { path }, [socket]) => {
-                let answer = match remove::remove_all(&path) {
-                    Ok(()) => Event::Done {},
-                    Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
-                };
-                i32::from(channel::send(socket, &answer, &[]).is_err())
-            }
-            (Request::LayOut { dir, layer }, [socket]) => {
-                let answer = match lay::lay_out(&dir, layer, socket.as_fd()) {
-                    Ok(()) => Event::Done {},
-                    Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
-                };
-                i32::from(channel::send(socket, &answer, &[]).is_err())
-            }
+            (Request::Remove { path }, [socket]) => answer(socket, remove::remove_all(&path)),
+            (Request::LayOut { dir, layer }, [socket]) => answer(socket, lay::lay_out(&dir, layer, socket.as_fd())),
+            (Request::Own { path, uid, gid, mode }, [socket]) => answer(socket, own(&path, (uid, gid), mode)),
             _ => 1,
         }
     };
     let _ = sys::fork(child);
+}
+
+fn answer(socket: &OwnedFd, result: Result<(), Failure>) -> i32 {
+    let answer = match result {
+        Ok(()) => Event::Done {},
+        Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+    };
+    i32::from(channel::send(socket, &answer, &[]).is_err())
+}
+
+fn own(path: &[u8], (uid, gid): (u32, u32), mode: u32) -> Result<(), Failure> {
+    let what = || format!("setting the owner of {}", String::from_utf8_lossy(path));
+    let path = OsStr::from_bytes(path);
+    rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).during(what)?;
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode)).during(what)
 }

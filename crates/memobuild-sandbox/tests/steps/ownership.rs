@@ -1,7 +1,7 @@
 //! Owners: real ones, and recorded ones where only one id is mapped.
 
-use memobuild_sandbox::{ModeChoice, OwnershipClass, User};
-use memobuild_tree::{Node, Special, SpecialKind};
+use memobuild_sandbox::{ModeChoice, Mount, MountKind, OwnershipClass, User};
+use memobuild_tree::{Node, Special, SpecialKind, Tree};
 
 use crate::{
     basics::Test,
@@ -15,7 +15,23 @@ pub const TRUE: &[(&str, Test)] = &[
     ("users_are_real", users_are_real),
     ("big_ids", big_ids),
     ("devices_can_be_made", devices_can_be_made),
+    ("a_cache_has_its_owner", a_cache_has_its_owner),
 ];
+
+fn a_cache_has_its_owner(mode: ModeChoice) {
+    let world = World::new(mode);
+    let cache = world.dir.path().join("cache");
+    let mut tree = Tree::default();
+    tree.root_mut().set_meta(memobuild_tree::Meta { uid: 7, gid: 8, ..meta(0o750) });
+    tree.put(b"/seed", world.file(b"seed\n", 0o600), &|| meta(0o755));
+    world.sandbox.lay_out(&cache, &tree, &*world.store).unwrap();
+    let mut step =
+        world.shell(&world.base, "stat -c '%a %u:%g' /c; cat /c/seed; mkdir -m 0 /c/closed; chown 3:3 /c/closed");
+    step.mounts = vec![Mount { target: b"/c".to_vec(), kind: MountKind::Host { path: cache.clone(), writable: true } }];
+    assert_eq!(world.run(&step).1, "750 7:8\nseed\n");
+    world.sandbox.remove(&cache).unwrap();
+    assert!(!cache.exists());
+}
 
 /// With one mapped id.
 pub const SINGLE: &[(&str, Test)] = &[
@@ -118,6 +134,8 @@ fn other_users_are_played_by_root(mode: ModeChoice) {
     let world = World::new(mode);
     let mut step = world.shell(&world.base, "id -u; touch /tmp/f");
     step.user = User { uid: 1000, gid: 1000, groups: vec![] };
-    let (_, out) = world.run(&step);
+    let (outcome, out) = world.run(&step);
     assert_eq!(out, "0\n");
+    // What it makes is the user's.
+    assert_eq!(owner(&outcome.diff.apply(&world.base).unwrap(), "/tmp/f"), (1000, 1000));
 }
