@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     common::{Place, text},
-    support::{self, BUILD, all_processes_end, built, busybox_layer, cache, files_below, place_with_base},
+    support::{BUILD, all_processes_end, built, busybox_layer, cache, files_below, place_with_base},
 };
 
 fn start(place: &Place, args: &[&str]) -> Child {
@@ -158,7 +158,7 @@ fn several_builds_at_once_in_one_cache() {
     let Some(layer) = busybox_layer() else { return };
     let expected = reference(STEPS, &layer);
     for count in [2, 4] {
-        let (place, _) = place_with_base(STEPS, &[layer.clone()]);
+        let (place, _) = place_with_base(STEPS, std::slice::from_ref(&layer));
         let outputs: Vec<String> = (0..count).map(|n| format!("type=tar,dest=out{n}.tar")).collect();
         let args = |output: &'static str| -> Vec<&str> {
             vec![
