@@ -187,13 +187,19 @@ impl<'a> Assembler<'a> {
             _ if found.owner_known => found.owner,
             // A file of root's carries no attribute that tells so, whether it is the one from before or new.
             Some((0, 0)) => (0, 0),
-            _ => self.creator,
+            _ => self.creator(),
         };
         let mut meta = Meta { mode: found.mode, uid, gid, mtime, xattrs: None };
         for (name, value) in found.xattrs {
             meta.set_xattr(&name, &value);
         }
         meta
+    }
+
+    /// The owner of something new in the innermost open directory, which passes its group on if it is set-group-id.
+    fn creator(&self) -> (u32, u32) {
+        let group = self.levels.last().filter(|l| l.meta.mode & 0o2000 != 0).map(|l| l.meta.gid);
+        (self.creator.0, group.unwrap_or(self.creator.1))
     }
 
     /// Links and pipes cannot tell their owner by an attribute: with one mapped id they keep the one they had.

@@ -96,6 +96,11 @@ impl<'a> Walker<'a> {
         Self { places, owners, socket, batch: Vec::new(), seen: HashSet::new(), moved: 0, path: Vec::new() }
     }
 
+    fn bytes_at(&self, name: &[u8]) -> Vec<u8> {
+        let parts = self.path.iter().map(Vec::as_slice).chain([name]);
+        parts.flat_map(|part| [b"/".as_slice(), part]).flatten().copied().collect()
+    }
+
     pub(super) fn at(&self, name: &[u8]) -> String {
         let mut text = String::from("/");
         for part in &self.path {
@@ -230,7 +235,7 @@ impl<'a> Walker<'a> {
             let value = if bytes == b"security.capability" { without_root_id(value) } else { value };
             xattrs.push((bytes.into(), value.into()));
         }
-        if let Some(known) = self.owners.owner(stat.st_ino).filter(|_| !is_dir(stat)) {
+        if let Some(known) = self.owners.owner(stat.st_ino, &self.bytes_at(name)).filter(|_| !is_dir(stat)) {
             owner = self.true_owner(owner, known);
             owner_known = true;
         }

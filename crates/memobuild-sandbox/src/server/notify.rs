@@ -36,13 +36,15 @@ type Number = (u32, u32);
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     owners: HashMap<u64, (u32, u32)>,
+    /// The same by path: a link copied up keeps the number of the lower one as long as the kernel remembers it.
+    paths: HashMap<Vec<u8>, (u32, u32)>,
     devices: HashMap<u64, (u8, Number)>,
 }
 
 impl Owners {
     /// The owner that the step gave this file, if it cannot hold attributes.
-    pub(crate) fn owner(&self, inode: u64) -> Option<(u32, u32)> {
-        self.owners.get(&inode).copied()
+    pub(crate) fn owner(&self, inode: u64, path: &[u8]) -> Option<(u32, u32)> {
+        self.owners.get(&inode).or_else(|| self.paths.get(path)).copied()
     }
 
     /// The device that this socket stands for: 1 for a character, 2 for a block device, and its number.
@@ -213,6 +215,8 @@ impl Supervisor {
         // Attributes are set by path only, and only this /proc knows this process.
         rustix::process::fchdir(&self.proc)?;
         let path = format!("self/fd/{}", target.as_raw_fd());
+        // Starts at this process's root, which pivot_root made the step's.
+        let own_path = rustix::fs::readlinkat(&self.proc, path.as_str(), Vec::new())?.into_bytes();
         let mut owner = if attribute {
             let mut value = [0u8; 64];
             match rustix::fs::getxattr(path.as_str(), OsStr::from_bytes(OWNER_XATTR), &mut value) {
@@ -220,7 +224,7 @@ impl Supervisor {
                 Err(_) => (0, 0),
             }
         } else {
-            self.owners.owner(stat.st_ino).unwrap_or_default()
+            self.owners.owner(stat.st_ino, &own_path).unwrap_or_default()
         };
         if uid != u32::MAX {
             owner.0 = uid;
@@ -238,6 +242,7 @@ impl Supervisor {
             }
         } else {
             self.owners.owners.insert(stat.st_ino, owner);
+            self.owners.paths.insert(own_path, owner);
         }
         Ok(Answer::Value(0))
     }

@@ -61,6 +61,12 @@ fn owners_are_kept(mode: ModeChoice) {
     let (after, _) = world.sh(&tree, "chmod 600 /moved; echo x >> /d/in; touch /d/e/new; chown 7:2 /moved");
     assert_eq!((owner(&after, "/moved"), owner(&after, "/d/in"), owner(&after, "/d/e")), ((7, 2), (11, 0), (9, 3)));
     assert_eq!(owner(&after, "/d/e/new"), (0, 0));
+    let (after, _) = world.sh(&tree, "chown -h 3:2 /bin/vi");
+    assert_eq!(owner(&after, "/bin/vi"), (3, 2));
+    let (after, _) = world
+        .sh(&after, "chown -h 4 /bin/vi /l; mkdir /g; chown 0:77 /g; chmod 2775 /g; mkdir /g/d; touch /g/f /g/d/f");
+    assert_eq!((owner(&after, "/bin/vi").0, owner(&after, "/l").0), (4, 4));
+    assert_eq!((owner(&after, "/g/f"), owner(&after, "/g/d")), ((0, 77), (0, 77)));
     let (after, _) = world.sh(&tree, "chown 0:0 /moved; chown 12:13 /");
     assert_eq!((owner(&after, "/moved"), owner(&after, "/")), ((0, 0), (12, 13)));
 }
