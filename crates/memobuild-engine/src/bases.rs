@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::{
-    image::{self, BaseImage, ImageSource, Pick, StoredImage},
+    image::{self, BaseImage, ImageSource, StoredImage},
     reference::Reference,
     registry::{Registries, RegistryOptions},
 };
@@ -50,7 +50,7 @@ impl<'a> Bases<'a> {
         match &request.context {
             None => named(&request.name),
             Some(ContextSource::Image(name)) => named(name),
-            Some(ContextSource::OciLayout(text)) => oci_layout(text),
+            Some(ContextSource::OciLayout(text)) => Ok(ImageSource::layout(text)),
             Some(other) => Err(format!("{} can't be used as a base image: {other:?}", request.name)),
         }
     }
@@ -67,28 +67,6 @@ impl<'a> Bases<'a> {
         found.push(Arc::new(image));
         Ok(resolved)
     }
-}
-
-/// `PATH[:TAG][@DIGEST]`.
-fn oci_layout(text: &str) -> Result<ImageSource, String> {
-    let (rest, digest) = match text.split_once("@sha256:") {
-        Some((rest, hex)) => {
-            let digest = format!("sha256:{hex}").parse().map_err(|e| format!("oci-layout://{text}: {e}"))?;
-            (rest, Some(digest))
-        }
-        None => (text, None),
-    };
-    let whole = std::path::PathBuf::from(rest);
-    let (path, tag) = match rest.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') && !whole.exists() => (path.into(), Some(tag.to_owned())),
-        _ => (whole, None),
-    };
-    let pick = match (digest, tag) {
-        (Some(digest), _) => Pick::Digest(digest),
-        (None, Some(tag)) => Pick::Tag(tag),
-        (None, None) => Pick::Any,
-    };
-    Ok(ImageSource::Path { path, pick })
 }
 
 impl BaseResolver for Bases<'_> {
