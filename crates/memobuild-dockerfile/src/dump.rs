@@ -70,7 +70,7 @@ fn value(head: &Head) -> Vec<String> {
     match &head.body {
         Body::Words { words, .. } => words.iter().map(|w| w.text.clone()).collect(),
         Body::Pairs(pairs) => pairs.iter().flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()]).collect(),
-        Body::Trigger(_) => Vec::new(),
-        Body::Unknown => vec![String::new()],
+        // Both keep one empty argument: what they hold stands elsewhere, or nowhere.
+        Body::Trigger(_) | Body::Unknown => vec![String::new()],
     }
 }

@@ -15,6 +15,11 @@ use serde_json::{Value, json};
 /// The script's exit status when the module is missing.
 const NO_MODULE: i32 = 77;
 
+/// Where the module holds an older BuildKit than the one that the conformance cases were measured on, and the two
+/// differ: these must differ here too, so that a module that caught up is noticed.
+const OLDER_MODULE: &[(&str, &str)] =
+    &[("cases/parse-json-trailing/Dockerfile", "text behind a JSON array was ignored; now it makes the shell form")];
+
 #[test]
 fn agrees_with_the_official_parser() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -39,12 +44,15 @@ fn agrees_with_the_official_parser() {
             Ok(all) => Value::Array(all.iter().map(listed).collect()),
             Err(error) => json!({ "error": error.to_string() }),
         };
-        if !same(&ours, &theirs[name]) {
+        let older = OLDER_MODULE.iter().find(|(path, _)| file.ends_with(path));
+        if let Some((path, why)) = older {
+            assert!(!same(&ours, &theirs[name]), "{path} is no difference any more ({why}): take it off the list");
+        } else if !same(&ours, &theirs[name]) {
             differences.push(format!("{name}\n{}", first_difference(&ours, &theirs[name])));
         }
     }
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
-    println!("{} Dockerfiles, no difference", files.len());
+    println!("{} Dockerfiles, no difference but {} named ones", files.len(), OLDER_MODULE.len());
 }
 
 fn first_difference(ours: &Value, theirs: &Value) -> String {

@@ -53,7 +53,7 @@ pub fn decode(bytes: &[u8]) -> Result<Diff, DecodeError> {
     Ok(Diff { root })
 }
 
-fn put_int(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_int(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -61,7 +61,7 @@ fn put_int(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_int(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }

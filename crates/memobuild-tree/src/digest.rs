@@ -118,6 +118,10 @@ digest!(
     KeyDigest, "", "64 lower-case hexadecimal digits"
 );
 digest!(
+    /// Names a [`crate::facts::PathSet`]: which paths were looked at, and how.
+    PathSetDigest, "", "64 lower-case hexadecimal digits"
+);
+digest!(
     /// Names a set of paths that are one file. Derived from the sorted paths of the group and its content, so that
     /// the same step gives the same id on every machine.
     LinkId, "", "64 lower-case hexadecimal digits"

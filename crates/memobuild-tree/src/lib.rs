@@ -5,19 +5,22 @@
 //! Every directory knows two digests: its *identity* (what cache keys use, see [`TreeDigest`]) and its *full* digest
 //! (mtimes included, see [`FullDigest`]).
 //!
+//! What a step was seen to depend on are [`facts`]: paths of a tree, and what was found there.
+//!
 //! Who calls it: every crate above. What it never does: I/O.
 #![forbid(unsafe_code)]
 
 pub mod codec;
 mod diff;
 pub mod digest;
+pub mod facts;
 pub mod hash;
 mod node;
 pub mod path;
 mod tree;
 
 pub use diff::{ApplyError, Change, Diff, DirChange};
-pub use digest::{BundleId, ContentDigest, FullDigest, KeyDigest, LinkId, Sha256Digest, TreeDigest};
+pub use digest::{BundleId, ContentDigest, FullDigest, KeyDigest, LinkId, PathSetDigest, Sha256Digest, TreeDigest};
 pub use hash::{ContentHash, KeyHasher};
 pub use node::{Dir, File, Kind, Meta, Mtime, Node, Special, SpecialKind, Symlink, Xattrs};
 pub use tree::{Entry, ResolveError, Resolved, Tree};

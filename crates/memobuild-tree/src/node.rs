@@ -71,13 +71,23 @@ impl Meta {
             == (other.mode, other.uid, other.gid, pinned(&other.mtime), &other.xattrs)
     }
 
-    fn hash(&self, h: &mut KeyHasher, full: bool) {
+    pub(crate) fn hash(&self, h: &mut KeyHasher, full: bool) {
         h.u64(u64::from(self.mode)).u64(u64::from(self.uid)).u64(u64::from(self.gid));
         if full || self.mtime.pinned {
             h.u64(1 + u64::from(self.mtime.pinned)).value(&self.mtime.secs).value(&self.mtime.nanos);
         } else {
             h.u64(0);
         }
+        self.hash_xattrs(h);
+    }
+
+    /// Without any time.
+    pub(crate) fn hash_untimed(&self, h: &mut KeyHasher) {
+        h.u64(u64::from(self.mode)).u64(u64::from(self.uid)).u64(u64::from(self.gid));
+        self.hash_xattrs(h);
+    }
+
+    fn hash_xattrs(&self, h: &mut KeyHasher) {
         let xattrs = self.xattrs.as_deref();
         h.u64(xattrs.map_or(0, |x| x.len() as u64));
         for (name, value) in xattrs.into_iter().flatten() {
@@ -135,7 +145,16 @@ pub struct Special {
 pub struct Dir {
     meta: Meta,
     entries: BTreeMap<Arc<[u8]>, Node>,
-    digests: OnceLock<(TreeDigest, FullDigest)>,
+    digests: OnceLock<Digests>,
+}
+
+/// What a directory knows of all below it, computed once.
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    identity: TreeDigest,
+    full: FullDigest,
+    /// Whether any file below has several names.
+    links: bool,
 }
 
 impl Clone for Dir {
@@ -299,15 +318,20 @@ impl Dir {
 
     /// What keys use: names, kinds, metadata, contents; mtimes only where pinned.
     pub fn identity(&self) -> TreeDigest {
-        self.digests().0
+        self.digests().identity
     }
 
     /// Everything, mtimes included.
     pub fn full_digest(&self) -> FullDigest {
-        self.digests().1
+        self.digests().full
     }
 
-    fn digests(&self) -> (TreeDigest, FullDigest) {
+    /// Whether any file in it or below belongs to a group of hard links.
+    pub fn has_links(&self) -> bool {
+        self.digests().links
+    }
+
+    fn digests(&self) -> Digests {
         *self.digests.get_or_init(|| {
             let digest = |domain: &str, full: bool| {
                 let mut h = KeyHasher::new(domain);
@@ -319,10 +343,16 @@ impl Dir {
                 }
                 h.finish_bytes()
             };
-            (
-                TreeDigest::from_bytes(digest("memobuild.dir.identity.v1", false)),
-                FullDigest::from_bytes(digest("memobuild.dir.full.v1", true)),
-            )
+            let linked = |node: &Node| match node {
+                Node::Dir(dir) => dir.has_links(),
+                Node::File(file) => file.link.is_some(),
+                _ => false,
+            };
+            Digests {
+                identity: TreeDigest::from_bytes(digest("memobuild.dir.identity.v1", false)),
+                full: FullDigest::from_bytes(digest("memobuild.dir.full.v1", true)),
+                links: self.entries.values().any(linked),
+            }
         })
     }
 }

@@ -100,6 +100,16 @@ impl Tree {
     /// Follows links within the root, as a process would that has it for its root: `..` above the root stays there.
     /// Components that do not exist are taken as they are. With `follow_last` a link at the end is followed too.
     pub fn resolve(&self, at: &[u8], follow_last: bool) -> Result<Resolved, ResolveError> {
+        self.resolve_seen(at, follow_last, None)
+    }
+
+    /// As [`Tree::resolve`]; tells each path that is looked at on the way, whether something stands there or not.
+    pub fn resolve_seen(
+        &self,
+        at: &[u8],
+        follow_last: bool,
+        mut seen: Option<&mut dyn FnMut(&[u8])>,
+    ) -> Result<Resolved, ResolveError> {
         let mut todo: VecDeque<Vec<u8>> = at.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
         // The directories walked into so far, with their names; the root is not in it.
         let mut walked: Vec<(Vec<u8>, Option<Node>)> = Vec::new();
@@ -122,6 +132,11 @@ impl Tree {
                     return Err(ResolveError::NotADirectory(path::from_components(&names)));
                 }
             };
+            if let Some(seen) = &mut seen {
+                let mut names: Vec<&[u8]> = walked.iter().map(|(name, _)| name.as_slice()).collect();
+                names.push(&part);
+                seen(&path::from_components(&names));
+            }
             let last = todo.iter().all(|p| p.is_empty() || p == b".");
             match node {
                 Some(Node::Symlink(link)) if !last || follow_last => {
