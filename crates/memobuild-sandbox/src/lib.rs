@@ -48,6 +48,7 @@ pub use error::SandboxError;
 pub use ids::expected_ownership;
 pub use mode::{Mode, ModeChoice, ModeKind, OwnershipClass};
 pub use sandbox::{SANDBOX_INIT_ARG, Sandbox, SandboxConfig, init_main};
+pub use served::part_of;
 pub use step::{
     Cancel, Exit, Host, Looked, Mount, MountKind, Network, Outcome, Output, Security, Step, Stream, Timings, Ulimit,
     User,

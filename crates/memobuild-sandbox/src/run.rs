@@ -267,6 +267,7 @@ impl Driver<'_> {
             exit,
             diff,
             complete: self.job.spec.fuse && self.recorder.complete(),
+            looks: self.recorder.take(self.job.trees.len()),
             looked: self.recorder.looked(),
             timings: Timings {
                 setup: between(self.job.asked, started),

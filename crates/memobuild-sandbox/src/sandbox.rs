@@ -172,14 +172,18 @@ impl Call<'_> {
         let view = View::of(self.step)?;
         let chains;
         let lowers = if self.chosen.mode.kind == ModeKind::Traced {
-            Lowers::Fuse { data: self.contents.blobs_dir().filter(|_| self.chosen.datadir) }
+            Lowers::Fuse { data: self.contents.blobs_dir().filter(|_| self.chosen.datadir && !self.step.see_reads) }
         } else {
             chains = self.chains(&view)?;
             Lowers::LaidOut(&chains)
         };
         let server = &self.chosen.server;
         let spec = compose::spec(self.step, &view, self.dir, &server.ids, &lowers)?;
-        Ok(run(server, &self.job(&spec, &view))?.outcome)
+        let mut outcome = run(server, &self.job(&spec, &view))?.outcome;
+        if let Some(root) = outcome.looks.first_mut() {
+            root.merge(&view.looked);
+        }
+        Ok(outcome)
     }
 
     /// The chains of a step's trees. Mount points make a small layer of their own, in the step's directory.

@@ -13,7 +13,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use memobuild_tree::{ContentDigest, Dir, File, Meta, Mtime, Node, Special, SpecialKind, Symlink, Tree, path};
+use memobuild_tree::{
+    ContentDigest, Dir, File, Meta, Mtime, Node, Special, SpecialKind, Symlink, Tree,
+    facts::{Look, Looks},
+    path,
+};
 
 use crate::{
     error::SandboxError,
@@ -61,6 +65,8 @@ pub(crate) struct View {
     pub(crate) side: Vec<SideFile>,
     /// The name of the machine.
     pub(crate) hostname: Vec<u8>,
+    /// What was looked at in the root to find the mounts' places.
+    pub(crate) looked: Looks,
 }
 
 /// A mount whose place is settled.
@@ -70,8 +76,9 @@ struct Placed {
     tree: Option<(usize, Vec<u8>)>,
 }
 
-/// What is mounted, as a tree of its own, and the path in it: nothing beside it need be readable.
-fn part_of(node: &Node, at: &[u8]) -> (Tree, Vec<u8>) {
+/// What a mount of the node at a path serves, as a tree of its own, and the path in it: nothing beside it need be
+/// readable. Looks at a mount are looks at this tree.
+pub fn part_of(node: &Node, at: &[u8]) -> (Tree, Vec<u8>) {
     if let Node::Dir(dir) = node {
         return (Tree::new(dir.clone()), b"/".to_vec());
     }
@@ -115,6 +122,7 @@ impl View {
             points: Vec::new(),
             side: Vec::new(),
             hostname,
+            looked: Looks::default(),
         };
         let mut placed = Vec::new();
         // Later mounts take the place of earlier ones with the same target, as BuildKit has it; then parents first.
@@ -207,7 +215,9 @@ impl View {
             Some((p, rest)) => ([p.target.as_slice(), &rest].concat(), Some((p, rest))),
             None => {
                 let root = self.trees.first().ok_or_else(|| SandboxError::Helper("no root".into()))?;
-                let found = root.resolve(asked, true).map_err(|e| SandboxError::Unsupported(e.to_string()))?;
+                let mut look = |path: &[u8]| self.looked.add(path, Look::KIND);
+                let found = root.resolve_seen(asked, true, Some(&mut look));
+                let found = found.map_err(|e| SandboxError::Unsupported(e.to_string()))?;
                 let covering = over(&found.path, |p| &p.target);
                 (found.path, covering)
             }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use memobuild_tree::{Diff, Tree};
+use memobuild_tree::{Diff, Tree, facts::Looks};
 
 /// One command over one tree.
 #[derive(Debug, Clone)]
@@ -42,6 +42,9 @@ pub struct Step {
     pub cgroup_parent: Option<String>,
     /// Confinement.
     pub security: Security,
+    /// Whether every file whose bytes are read must be told from those only looked at ([`memobuild_tree::facts::Look`]).
+    /// Costs speed: large blobs are then not read natively.
+    pub see_reads: bool,
 }
 
 impl Step {
@@ -61,6 +64,7 @@ impl Step {
             ulimits: Vec::new(),
             cgroup_parent: None,
             security: Security::Sandbox,
+            see_reads: false,
         }
     }
 }
@@ -253,6 +257,9 @@ pub struct Outcome {
     pub diff: Diff,
     /// Whether the recorder saw all that the step depended on. `false`: only an exact key may reuse the result.
     pub complete: bool,
+    /// What it looked at: in its root, then in the tree of each [`MountKind::Tree`], in the order of the step's mounts.
+    /// Empty where trees are laid out.
+    pub looks: Vec<Looks>,
     /// How much it looked at.
     pub looked: Looked,
     /// Where the time went.

@@ -23,8 +23,8 @@ use std::{
 
 use fuser::{
     Config, Errno, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session,
-    SessionACL,
+    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, Session, SessionACL, WriteFlags,
 };
 use memobuild_tree::{ContentDigest, File, Node};
 use rustix::event::{EventfdFlags, eventfd};
@@ -78,6 +78,12 @@ impl Shared {
         self.recorder.unsure();
         self.raise();
         Errno::EIO
+    }
+
+    /// For what a read-only file system is never asked.
+    fn refuse(&self) -> Errno {
+        self.recorder.unsure();
+        Errno::EROFS
     }
 
     fn known(&self, number: INodeNo) -> Result<Known, Errno> {
@@ -186,9 +192,13 @@ impl Filesystem for Answers {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let mut nodes = lock(&self.0.nodes);
         let number = nodes.child(parent.0, name.as_bytes());
-        if !Nodes::is_top(parent.0) {
-            let node = number.and_then(|n| nodes.get(n)).map(|k| &k.node);
-            self.0.recorder.looked_up(nodes.place(parent.0), name.as_bytes(), node);
+        match number {
+            Some(number) if Nodes::is_top(parent.0) => self.0.recorder.entered(nodes.place(number)),
+            None if Nodes::is_top(parent.0) => {}
+            number => {
+                let node = number.and_then(|n| Some((n, &nodes.get(n)?.node)));
+                self.0.recorder.looked_up(nodes.place(parent.0), name.as_bytes(), node);
+            }
         }
         match number.map(|n| nodes.attr(n)) {
             Some(Some(attr)) => reply.entry(&FOREVER, &attr, Generation(0)),
@@ -210,10 +220,7 @@ impl Filesystem for Answers {
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
         match self.0.known(number).map(|k| k.node) {
-            Ok(Node::Symlink(link)) => {
-                self.0.recorder.followed(lock(&self.0.nodes).place(number.0));
-                reply.data(&link.target);
-            }
+            Ok(Node::Symlink(link)) => reply.data(&link.target),
             Ok(_) => reply.error(Errno::EINVAL),
             Err(e) => reply.error(e),
         }
@@ -265,7 +272,7 @@ impl Filesystem for Answers {
             Err(e) => return reply.error(e),
         };
         let mut nodes = lock(&self.0.nodes);
-        if offset == 0 {
+        if offset == 0 && !Nodes::is_top(number.0) {
             self.0.recorder.listed(nodes.place(number.0));
         }
         for (index, name) in [b".".as_slice(), b".."].into_iter().enumerate().skip(offset as usize) {
@@ -293,7 +300,6 @@ impl Filesystem for Answers {
     }
 
     fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.0.recorder.attribute(lock(&self.0.nodes).place(number.0), name.as_bytes());
         match self.0.known(number).map(|known| self.0.xattr(&known, name.as_bytes())) {
             Ok(Some(value)) => reply_xattr(reply, &value, size),
             Ok(None) => reply.error(Errno::ENODATA),
@@ -310,6 +316,67 @@ impl Filesystem for Answers {
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
         reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
+    }
+
+    // What copying a file up asks for, and is answered ENOSYS without harm: `ioctl` (flags of directories), `lseek`
+    // (holes of files), `access`, `flush`, `poll`. What follows would change the tree: the mount is read-only, so the
+    // kernel never asks for it. Should it do so all the same, the records can't be trusted.
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.0.refuse());
+    }
+
+    fn removexattr(&self, _request: &Request, _number: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.0.refuse());
+    }
+
+    fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.0.refuse());
+    }
+
+    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.0.refuse());
+    }
+
+    fn mkdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        reply.error(self.0.refuse());
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(self.0.refuse());
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.0.refuse());
     }
 }
 

@@ -148,8 +148,7 @@ fn a_further_name_of_a_file_is_seen_by_its_count() {
 
 #[test]
 fn devices_differ_by_number() {
-    let device =
-        |minor| Node::Special(Special { meta: meta(), kind: SpecialKind::Char, rdev: (1, minor) });
+    let device = |minor| Node::Special(Special { meta: meta(), kind: SpecialKind::Char, rdev: (1, minor) });
     let mut before = tree();
     before.put(b"/n", device(3), &meta);
     let mut after = before.clone();
