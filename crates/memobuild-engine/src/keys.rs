@@ -9,11 +9,14 @@
 //! | WORKDIR | path, user as written |
 //!
 //! Never in a key: proxy settings, values of secrets, contents of cache mounts, labels, the place in the Dockerfile.
-//! An exact key is made of a definition key and the identities of the input trees ([`exact`]).
+//! An exact key is made of a definition key and the identities of the input trees ([`exact`]). A result found by facts
+//! has a strong key over [`weak`], its path set and what is found there.
 
 use memobuild_plan::model::{Chmod, Copy, CopySource, Mkdir, Mount, MountKind, Network, Run, Sharing, Unpack};
 use memobuild_sandbox::OwnershipClass;
 use memobuild_tree::{ContentHash, KeyDigest, KeyHasher, TreeDigest};
+
+use crate::users::ExecUser;
 
 /// Raised whenever a field is added or its meaning changes.
 const DOMAIN: &str = "memobuild.step.definition.v1";
@@ -154,4 +157,34 @@ pub(crate) enum Level {
     Trees = 0,
     /// The parent's tree, and of the others what is used of them.
     Parts = 1,
+}
+
+/// Where a step's path sets are listed. Under `stat=kind` results have other facts, which hold for such steps alone.
+pub(crate) fn base(definition: &KeyDigest, stat_kind: bool) -> KeyDigest {
+    KeyHasher::new("memobuild.step.base.v1").value(definition).value(&stat_kind).finish()
+}
+
+/// What a result found by facts depends on besides its facts: the step, the content that a COPY brings or that cache
+/// mounts start with, and who its users' names are in the tree (uid, gid, groups, home).
+pub(crate) fn weak(base: &KeyDigest, contents: &[TreeDigest], who: &Who) -> KeyDigest {
+    let mut h = KeyHasher::new("memobuild.step.weak.v1");
+    h.value(base).u64(contents.len() as u64);
+    contents.iter().for_each(|digest| digest.hash(&mut h));
+    match who {
+        Who::Nobody => h.u64(0),
+        Who::Owner(uid, gid) => h.u64(1).value(uid).value(gid),
+        Who::User(user) => h.u64(2).value(&user.uid).value(&user.gid).value(&user.groups).value(&user.home),
+    };
+    h.finish()
+}
+
+/// Who a step's names stand for in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// It names nobody.
+    Nobody,
+    /// Who owns what it makes.
+    Owner(u32, u32),
+    /// Who its command runs as.
+    User(ExecUser),
 }

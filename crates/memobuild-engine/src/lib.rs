@@ -15,6 +15,7 @@ mod input;
 mod keys;
 mod memo;
 mod request;
+mod resolve;
 mod schedule;
 mod session;
 mod step;

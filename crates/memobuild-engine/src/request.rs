@@ -6,7 +6,7 @@ use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
 /// One build.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BuildRequest {
     /// Where the build's context comes from.
     pub context: ContextInput,
@@ -30,10 +30,37 @@ pub struct BuildRequest {
     pub pull: bool,
     /// `--reproducible`: every mtime and the image's own time are SOURCE_DATE_EPOCH (0 if not set).
     pub reproducible: bool,
+    /// Whether results of RUN are found by what they looked at; `--no-trace` turns that off: then only an equal input
+    /// tree reuses them.
+    pub trace: bool,
+    /// `--max-age`: results of RUN steps that can use the network are not used when they are older than this.
+    pub max_age: Option<Duration>,
     /// Steps executed at once; none: the number of processors, 4 at least.
     pub parallelism: Option<usize>,
     /// Registries to be spoken to without TLS.
     pub insecure_registries: Vec<String>,
+}
+
+impl Default for BuildRequest {
+    fn default() -> Self {
+        Self {
+            context: ContextInput::default(),
+            dockerfile: DockerfileInput::default(),
+            options: Options::default(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            tags: Vec::new(),
+            outputs: Vec::new(),
+            annotations: BTreeMap::new(),
+            sandbox: SandboxChoice::default(),
+            pull: false,
+            reproducible: false,
+            trace: true,
+            max_age: None,
+            parallelism: None,
+            insecure_registries: Vec::new(),
+        }
+    }
 }
 
 /// Where the context comes from.

@@ -17,7 +17,7 @@ use memobuild_tree::codec;
 use crate::{
     EngineError, StepReport,
     session::Session,
-    step::{self, Lookup},
+    step::{self, Executed, Lookup},
     value::Value,
 };
 
@@ -47,7 +47,9 @@ pub(crate) fn inputs(step: &Step) -> BTreeSet<StepId> {
 
 struct Answer {
     id: usize,
-    result: Result<Arc<Value>, EngineError>,
+    /// Which try of the step it answers.
+    round: usize,
+    result: Result<Executed, EngineError>,
     took: Duration,
 }
 
@@ -58,7 +60,10 @@ struct Dispatcher<'a, 's> {
     waiting: Vec<usize>,
     users: Vec<Vec<usize>>,
     ready: BTreeSet<usize>,
-    running: usize,
+    /// How often each step was taken up again; answers of earlier rounds are of no use.
+    rounds: Vec<usize>,
+    /// Steps under way.
+    busy: BTreeSet<usize>,
     reports: Vec<StepReport>,
     failure: Option<EngineError>,
 }
@@ -73,34 +78,35 @@ pub(crate) fn run(session: &Session<'_>, limit: usize) -> Result<Done, EngineErr
                 let Some(id) = dispatcher.ready.pop_first() else { break };
                 let Some(job) = dispatcher.begin(id) else { continue };
                 let send = send.clone();
-                dispatcher.running += 1;
+                let round = dispatcher.rounds.get(id).copied().unwrap_or_default();
+                dispatcher.busy.insert(id);
                 let thread = std::thread::Builder::new().name(format!("step-{id}")).stack_size(codec::STACK);
                 let spawned = thread.spawn_scoped(scope, move || {
                     let begin = Instant::now();
                     let result = job();
                     // The dispatcher outlives all threads.
-                    let _ = send.send(Answer { id, result, took: begin.elapsed() });
+                    let _ = send.send(Answer { id, round, result, took: begin.elapsed() });
                 });
                 if let Err(e) = spawned {
-                    dispatcher.running -= 1;
+                    dispatcher.busy.remove(&id);
                     dispatcher.fail(id, EngineError::new(FailureKind::Machine, format!("cannot start a thread: {e}")));
                 }
             }
-            if dispatcher.running == 0 && !dispatcher.may_start(limit) {
+            if dispatcher.busy.is_empty() && !dispatcher.may_start(limit) {
                 break;
             }
-            if dispatcher.running == 0 {
+            if dispatcher.busy.is_empty() {
                 continue;
             }
             let Ok(answer) = receive.recv() else { break };
-            dispatcher.running -= 1;
+            dispatcher.busy.remove(&answer.id);
             dispatcher.settle(answer);
         }
     });
     dispatcher.finish()
 }
 
-type Job<'a> = Box<dyn FnOnce() -> Result<Arc<Value>, EngineError> + Send + 'a>;
+type Job<'a> = Box<dyn FnOnce() -> Result<Executed, EngineError> + Send + 'a>;
 
 impl<'a, 's> Dispatcher<'a, 's> {
     fn new(session: &'a Session<'s>) -> Self {
@@ -126,7 +132,18 @@ impl<'a, 's> Dispatcher<'a, 's> {
             duration: Duration::ZERO,
         };
         let reports = steps.iter().map(report).collect();
-        Self { session, values: vec![None; steps.len()], waiting, users, ready, running: 0, reports, failure: None }
+        let rounds = vec![0; steps.len()];
+        Self {
+            session,
+            values: vec![None; steps.len()],
+            waiting,
+            users,
+            ready,
+            rounds,
+            busy: BTreeSet::new(),
+            reports,
+            failure: None,
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -134,7 +151,7 @@ impl<'a, 's> Dispatcher<'a, 's> {
     }
 
     fn may_start(&self, limit: usize) -> bool {
-        !self.stopped() && self.running < limit && !self.ready.is_empty()
+        !self.stopped() && self.busy.len() < limit && !self.ready.is_empty()
     }
 
     /// Takes a known result, or gives the work that yields it.
@@ -154,33 +171,28 @@ impl<'a, 's> Dispatcher<'a, 's> {
                 self.done(id, value, StepOutcome::Cached, begin.elapsed());
                 None
             }
-            Ok(Lookup::Source) => Some(Box::new(move || step::yield_source(session, step))),
+            Ok(Lookup::Source) => Some(Box::new(move || step::yield_source(session, step).map(Executed::Done))),
             Ok(Lookup::Miss(miss)) => {
                 if let Some(report) = self.reports.get_mut(id) {
                     report.executed = true;
                     report.reason = Some(miss.reason.clone());
                 }
                 session.emit(TraceEvent::NodeExecuting { step: id, reason: miss.reason.clone() });
-                let values = self.values_for(step);
+                // All that stand before it, not its inputs alone: times are compared across them.
+                let values = self.values.clone();
                 Some(Box::new(move || step::execute(session, step, *miss, &values)))
             }
         }
     }
 
-    /// The values that one step needs, at their places.
-    fn values_for(&self, step: &Step) -> Vec<Option<Arc<Value>>> {
-        let mut out = vec![None; self.values.len()];
-        for input in inputs(step) {
-            if let (Some(slot), Some(value)) = (out.get_mut(input.0), self.values.get(input.0)) {
-                slot.clone_from(value);
-            }
-        }
-        out
-    }
-
     fn settle(&mut self, answer: Answer) {
+        if self.rounds.get(answer.id) != Some(&answer.round) {
+            // Taken up again meanwhile. What it yielded is recorded, and found if it still holds.
+            return self.enqueue(answer.id);
+        }
         match answer.result {
-            Ok(value) => {
+            Ok(Executed::Redo(steps)) => self.redo(&steps),
+            Ok(Executed::Done(value)) => {
                 let executed = self.reports.get(answer.id).is_some_and(|r| r.executed);
                 let outcome = if executed { StepOutcome::Executed } else { StepOutcome::Cached };
                 self.done(answer.id, value, outcome, answer.took);
@@ -211,10 +223,43 @@ impl<'a, 's> Dispatcher<'a, 's> {
         for user in self.users.get(id).into_iter().flatten() {
             if let Some(count) = self.waiting.get_mut(*user) {
                 *count -= 1;
-                if *count == 0 {
+                if *count == 0 && !self.busy.contains(user) {
                     self.ready.insert(*user);
                 }
             }
+        }
+    }
+
+    /// Takes steps up again, to be executed, and with them all that stands on them.
+    fn redo(&mut self, steps: &BTreeSet<StepId>) {
+        self.session.force(steps);
+        let mut again: BTreeSet<usize> = steps.iter().map(|id| id.0).collect();
+        for step in &self.session.plan.steps {
+            if inputs(step).iter().any(|input| again.contains(&input.0)) {
+                again.insert(step.id.0);
+            }
+        }
+        for id in &again {
+            if let (Some(value), Some(round)) = (self.values.get_mut(*id), self.rounds.get_mut(*id)) {
+                *value = None;
+                *round += 1;
+            }
+            self.ready.remove(id);
+        }
+        for id in again {
+            let lacking = |input: &&StepId| self.values.get(input.0).is_none_or(Option::is_none);
+            let count = self.session.plan.steps.get(id).map_or(0, |step| inputs(step).iter().filter(lacking).count());
+            if let Some(slot) = self.waiting.get_mut(id) {
+                *slot = count;
+            }
+            self.enqueue(id);
+        }
+    }
+
+    /// Makes a step ready if nothing is lacking and it is not running.
+    fn enqueue(&mut self, id: usize) {
+        if self.waiting.get(id) == Some(&0) && !self.busy.contains(&id) {
+            self.ready.insert(id);
         }
     }
 

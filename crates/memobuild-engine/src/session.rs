@@ -1,18 +1,19 @@
 //! What all steps of one build share.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::image::BaseImage;
-use memobuild_plan::model::Plan;
+use memobuild_plan::model::{Plan, StepId};
 use memobuild_sandbox::{Cancel, ModeChoice, ModeKind, OwnershipClass, Sandbox, SandboxConfig};
 use memobuild_store::{ScratchDir, Store};
 use memobuild_tree::{Change, Diff, DirChange, File, Mtime, Node, Tree};
 
-use crate::{BuildRequest, EngineError, SandboxChoice, contexts::Contexts};
+use crate::{BuildRequest, EngineError, SandboxChoice, contexts::Contexts, memo::facts::Sets};
 
 /// One build under way.
 pub(crate) struct Session<'a> {
@@ -27,6 +28,9 @@ pub(crate) struct Session<'a> {
     pub(crate) source_epoch: Option<i64>,
     /// The time that every committed file gets (`--reproducible`).
     pub(crate) commit_epoch: Option<i64>,
+    pub(crate) path_sets: Sets,
+    /// Steps that run though their results are known, because their files look too old to a later step.
+    forced: Mutex<BTreeSet<StepId>>,
     sandbox: OnceLock<Result<Running, String>>,
     starting: Mutex<()>,
     ownership: OnceLock<OwnershipClass>,
@@ -63,6 +67,8 @@ impl<'a> Session<'a> {
             cancel,
             source_epoch,
             commit_epoch,
+            path_sets: Sets::default(),
+            forced: Mutex::default(),
             sandbox,
             starting,
             ownership: OnceLock::new(),
@@ -72,6 +78,16 @@ impl<'a> Session<'a> {
 
     pub(crate) fn emit(&self, event: TraceEvent) {
         self.observer.event(event);
+    }
+
+    /// Whether a step must run again because of its files' times. Each does so once in a build at most.
+    pub(crate) fn is_forced(&self, step: StepId) -> bool {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).contains(&step)
+    }
+
+    /// Makes steps run again.
+    pub(crate) fn force(&self, steps: &BTreeSet<StepId>) {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).extend(steps);
     }
 
     /// The sandbox, started by the first who asks.

@@ -2,15 +2,31 @@
 
 use std::sync::Arc;
 
-use memobuild_tree::{Change, Diff, Dir, DirChange, Meta, Mtime, Node, ResolveError, Tree, path};
+use memobuild_tree::{
+    Change, Diff, Dir, DirChange, Meta, Mtime, Node, ResolveError, Resolved, Tree,
+    facts::{Look, Looks},
+    path,
+};
 
-/// Applies changes to a tree and notes each in a diff, so that the diff can be applied to other trees as well.
+/// Applies changes to a tree and notes each in a diff, with what it looked at, so that the diff can be applied to other
+/// trees as well.
 #[derive(Debug)]
 pub(crate) struct Editor {
     tree: Tree,
     diff: Diff,
+    looks: Looks,
     /// What everything made here gets as its time.
     now: Mtime,
+}
+
+/// What an editor gives.
+pub(crate) struct Edited {
+    /// The tree after the changes.
+    pub(crate) tree: Tree,
+    /// The changes.
+    pub(crate) diff: Diff,
+    /// What they depend on.
+    pub(crate) looks: Looks,
 }
 
 /// Something is in the way.
@@ -24,21 +40,41 @@ pub(crate) enum EditError {
 
 impl Editor {
     pub(crate) fn new(tree: Tree, now: Mtime) -> Self {
-        Self { tree, diff: Diff::default(), now }
+        Self { tree, diff: Diff::default(), looks: Looks::default(), now }
     }
 
-    pub(crate) fn tree(&self) -> &Tree {
-        &self.tree
+    pub(crate) fn finish(self) -> Edited {
+        Edited { tree: self.tree, diff: self.diff, looks: self.looks }
     }
 
-    pub(crate) fn finish(self) -> (Tree, Diff) {
-        (self.tree, self.diff)
+    /// What stands at a path without links. The change may depend on its kind alone; on more of it by [`Editor::rely`].
+    pub(crate) fn get(&mut self, at: &[u8]) -> Option<Node> {
+        self.looks.add(at, Look::KIND);
+        self.tree.get(at)
+    }
+
+    /// The change depends on all of a node's metadata.
+    pub(crate) fn rely(&mut self, at: &[u8]) {
+        // A listing holds the directory's time where that counts.
+        self.looks.add(at, Look::NODE.with(Look::LISTED));
+    }
+
+    /// The directory at a path without links, of which the change may depend on anything.
+    pub(crate) fn whole(&mut self, at: &[u8]) -> Option<Arc<Dir>> {
+        self.looks.add(at, Look::WHOLE);
+        self.tree.dir(at)
+    }
+
+    /// Follows links; see [`Tree::resolve`].
+    pub(crate) fn resolve(&mut self, at: &[u8]) -> Result<Resolved, ResolveError> {
+        let looks = &mut self.looks;
+        self.tree.resolve_seen(at, true, Some(&mut |path| looks.add(path, Look::KIND)))
     }
 
     /// Makes a directory and the parents that lack, following links, and gives its path without links. New ones get
     /// the mode and owner.
     pub(crate) fn mkdir_all(&mut self, at: &[u8], mode: u32, owner: (u32, u32)) -> Result<Vec<u8>, EditError> {
-        let found = self.tree.resolve(at, true)?;
+        let found = self.resolve(at)?;
         match &found.node {
             Some(Node::Dir(_)) => return Ok(found.path),
             Some(_) => return Err(EditError::NotADirectory(found.path)),
@@ -48,7 +84,7 @@ impl Editor {
         let parts: Vec<Vec<u8>> = parts.into_iter().map(<[u8]>::to_vec).collect();
         for depth in 1..=parts.len() {
             let here = path::from_components(parts.get(..depth).unwrap_or_default());
-            match self.tree.get(&here) {
+            match self.get(&here) {
                 None => {
                     let meta = Meta { mode, uid: owner.0, gid: owner.1, mtime: self.now, xattrs: None };
                     self.put_dir(&here, meta, false);
@@ -94,7 +130,8 @@ impl Editor {
     }
 
     /// Applies a diff at a directory that exists, at a path without links. Directories that the diff only passes
-    /// through and that lack are made, as root's, and are changes of their own from then on.
+    /// through and that lack are made, as root's, and are changes of their own from then on. To be called only after
+    /// [`Editor::whole`] at that directory.
     pub(crate) fn merge(&mut self, at: &[u8], diff: Diff) -> Result<(), memobuild_tree::ApplyError> {
         let mut whole = Diff::default();
         *whole.root.descend(&path::components(at)) = diff.root;
@@ -159,7 +196,7 @@ mod tests {
         diff.set(b"/new/deep/b", Change::Put(leaf));
         let mut editor = Editor::new(base.clone(), now);
         editor.merge(b"/x", diff).unwrap();
-        let (tree, diff) = editor.finish();
+        let Edited { tree, diff, .. } = editor.finish();
         for (at, mode) in [(&b"/x/there"[..], 0o700), (b"/x/new", 0o755), (b"/x/new/deep", 0o755)] {
             assert_eq!(tree.get(at).unwrap().meta().mode, mode);
         }

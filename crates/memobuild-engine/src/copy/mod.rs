@@ -8,7 +8,7 @@ mod editor;
 mod place;
 mod select;
 
-pub(crate) use editor::Editor;
+pub(crate) use editor::{Edited, Editor};
 pub(crate) use place::{Attributes, place};
 pub(crate) use select::{Pick, Query, SelectError, Selected, select};
 

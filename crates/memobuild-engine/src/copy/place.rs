@@ -83,10 +83,10 @@ pub(crate) fn place(
     };
     editor.mkdir_all(&parent, mode, owner)?;
     let source_is_dir = !matches!(&selected.pick, Pick::Whole(node) if node.as_dir().is_none());
-    let mut target = editor.tree().resolve(dest, true)?;
+    let mut target = editor.resolve(dest)?;
     if !source_is_dir && matches!(target.node, Some(Node::Dir(_))) {
         let inside = path::join(&target.path, &selected.name);
-        target = memobuild_tree::Resolved { node: editor.tree().get(&inside), path: inside };
+        target = memobuild_tree::Resolved { node: editor.get(&inside), path: inside };
     }
     let made = if source_is_dir && target.node.is_none() {
         // The directory that takes the contents is made like a parent, and then does not take the source's metadata.
@@ -123,7 +123,7 @@ impl Copier<'_> {
     }
 
     fn whole_dir(&mut self, dir: &Arc<Dir>, target: &[u8], top: bool) -> Result<(), PlaceError> {
-        if self.attributes.changes_nothing() && !has_links(dir) && self.editor.tree().get(target).is_none() {
+        if self.attributes.changes_nothing() && !has_links(dir) && self.editor.get(target).is_none() {
             self.editor.put_new_tree(target, dir);
             return Ok(());
         }
@@ -142,8 +142,9 @@ impl Copier<'_> {
     /// time; one further down takes all of it. One that was not matched itself only lends its mode.
     fn dir_itself(&mut self, source: &Meta, matched: bool, target: &[u8], top: bool) -> Result<(), PlaceError> {
         let wanted = self.attributes.apply(source, true, false);
-        match self.editor.tree().get(target) {
+        match self.editor.get(target) {
             Some(Node::Dir(old)) => {
+                self.editor.rely(target);
                 let mut meta = old.meta().clone();
                 if top {
                     meta.mtime = source.mtime;
@@ -163,7 +164,7 @@ impl Copier<'_> {
     }
 
     fn leaf(&mut self, node: &Node, target: &[u8]) -> Result<(), PlaceError> {
-        if let Some(Node::Dir(_)) = self.editor.tree().get(target) {
+        if let Some(Node::Dir(_)) = self.editor.get(target) {
             return Err(PlaceError::IsADirectory(target.to_vec()));
         }
         let mut node = node.clone();
@@ -181,10 +182,10 @@ impl Copier<'_> {
     /// Names that were one file in the source are one file again, if more than one of them was taken.
     fn join_links(&mut self) {
         for paths in self.links.values_mut().filter(|paths| paths.len() > 1) {
-            let Some(Node::File(first)) = paths.first().and_then(|p| self.editor.tree().get(p)) else { continue };
+            let Some(Node::File(first)) = paths.first().and_then(|p| self.editor.get(p)) else { continue };
             let link = LinkId::of(paths, first.content);
             for at in paths.iter() {
-                if let Some(Node::File(file)) = self.editor.tree().get(at) {
+                if let Some(Node::File(file)) = self.editor.get(at) {
                     self.editor.put(at, Node::File(File { link: Some(link), ..file }));
                 }
             }

@@ -3,7 +3,7 @@
 use memobuild_plan::model::Chmod;
 use memobuild_tree::{ContentDigest, File, LinkId, Meta, Mtime, Node, Symlink, Tree, path};
 
-use super::{Attributes, Editor, Query, place, select};
+use super::{Attributes, Edited, Editor, Query, place, select};
 
 fn meta(mode: u32) -> Meta {
     Meta::new(mode, Mtime::ambient(100, 0))
@@ -62,7 +62,7 @@ fn copied(case: &Case<'_>) -> Result<Tree, String> {
         place(&mut editor, &one, case.dest.as_bytes(), case.dest.ends_with('/'), &Attributes::default())
             .map_err(|e| e.to_string())?;
     }
-    let (tree, diff) = editor.finish();
+    let Edited { tree, diff, .. } = editor.finish();
     // What the diff says is what the edits did.
     assert_eq!(diff.apply(&base).unwrap(), tree);
     Ok(tree)
@@ -135,7 +135,7 @@ fn exclude_and_include_patterns_leave_a_part() {
         for one in select(&source, &query).unwrap() {
             place(&mut editor, &one, b"/o", true, &Attributes::default()).unwrap();
         }
-        show(editor.tree())
+        show(&editor.finish().tree)
     };
     assert_eq!(names(None, &["**/*.md"]), ["/o/b.c", "/o/e/", "/o/g/"]);
     assert_eq!(names(None, &["**/*.md", "!e/keep.md"]), ["/o/b.c", "/o/e/keep.md", "/o/g/"]);
@@ -155,7 +155,7 @@ fn owner_and_mode_are_given_to_all_that_is_copied_and_made() {
     for (at, mode) in
         [("/new", 0o640), ("/new/o", 0o640), ("/new/o/f", 0o640), ("/new/o/e", 0o640), ("/new/o/l", 0o777)]
     {
-        let meta = editor.tree().get(at.as_bytes()).unwrap().meta().clone();
+        let meta = editor.get(at.as_bytes()).unwrap().meta().clone();
         assert_eq!((meta.uid, meta.gid, meta.mode), (5, 6, mode), "{at}");
     }
 }
@@ -175,7 +175,8 @@ fn hard_links_stay_links_if_both_names_are_taken() {
         for one in select(&source, &query).unwrap() {
             place(&mut editor, &one, b"/o/", true, &Attributes::default()).unwrap();
         }
-        let walk = editor.tree().walk().filter_map(|e| match e.node {
+        let made = editor.finish().tree;
+        let walk = made.walk().filter_map(|e| match e.node {
             Node::File(f) => Some(f.link),
             _ => None,
         });
@@ -201,6 +202,6 @@ fn the_topmost_directory_keeps_its_metadata_and_inner_ones_take_the_source_s() {
     for one in select(&source, &query).unwrap() {
         place(&mut editor, &one, b"/o", false, &Attributes::default()).unwrap();
     }
-    assert_eq!(editor.tree().get(b"/o").unwrap().meta().mode, 0o755);
-    assert_eq!(editor.tree().get(b"/o/e").unwrap().meta().mode, 0o700);
+    assert_eq!(editor.get(b"/o").unwrap().meta().mode, 0o755);
+    assert_eq!(editor.get(b"/o/e").unwrap().meta().mode, 0o700);
 }

@@ -13,12 +13,15 @@ use std::{
 use memobuild_oci::layer::archive::{self, ExtractOptions};
 use memobuild_plan::model::{Copy, CopySource, StepId, Unpack};
 use memobuild_store::BundleWriter;
-use memobuild_tree::{ContentDigest, ContentHash, Diff, File, KeyHasher, Meta, Node, Tree, TreeDigest, path};
+use memobuild_tree::{
+    ContentDigest, ContentHash, Diff, File, KeyHasher, Meta, Node, Tree, TreeDigest, facts::Looks, path,
+};
 
 use super::{Committed, Values, source, value};
 use crate::{
     EngineError,
-    copy::{Attributes, Editor, Pick, Query, Selected, place, select},
+    copy::{Attributes, Edited, Editor, Pick, Query, Selected, place, select},
+    resolve,
     session::Session,
     users,
     value::Value,
@@ -83,9 +86,8 @@ fn select_source(
     select(tree, &Query { pattern: &base, include, exclude, may_be_empty: true }).map_err(failed)
 }
 
-/// Identities for the precise key: the parent's tree (an empty one with `--link`) and what each source gives.
-pub(super) fn parts(parent: &Arc<Value>, copy: &Copy, prepared: &Prepared) -> Vec<TreeDigest> {
-    let parent = if copy.link { Tree::default().identity() } else { parent.identity() };
+/// Identities for the precise key: the parent's tree and what each source gives.
+pub(super) fn parts(parent: &Arc<Value>, prepared: &Prepared) -> Vec<TreeDigest> {
     let digest = |source: &Source| match source {
         Source::Inline { content, .. } => {
             TreeDigest::from_bytes(KeyHasher::new("memobuild.inline.v1").bytes(content).finish_bytes())
@@ -97,7 +99,7 @@ pub(super) fn parts(parent: &Arc<Value>, copy: &Copy, prepared: &Prepared) -> Ve
             TreeDigest::from_bytes(h.finish_bytes())
         }
     };
-    std::iter::once(parent).chain(prepared.sources.iter().map(digest)).collect()
+    std::iter::once(parent.identity()).chain(prepared.sources.iter().map(digest)).collect()
 }
 
 pub(super) fn execute(
@@ -108,11 +110,13 @@ pub(super) fn execute(
 ) -> Result<Committed, EngineError> {
     let writer = session.store.bundle_writer();
     let parent = value(values, copy.parent)?.tree(session.store)?;
-    let (_, diff) = change(session, copy, prepared, &parent, Some(&writer))?;
+    let Edited { diff, looks, .. } = change(session, copy, prepared, &parent, Some(&writer))?;
     let (diff, tree) = session.settle(diff, &parent)?;
     bring_contents(session, prepared, &diff, &writer)?;
     let bundle = if diff.is_empty() { None } else { Some(writer.finish(&diff)?) };
-    Ok(Committed { bundle, tree, sound: true })
+    // With --link it saw nothing of its parent.
+    let looks = if copy.link { Looks::default() } else { looks };
+    Ok(Committed { bundle, tree, looks: Some(vec![looks]), sound: true })
 }
 
 /// The value that the copy would have; `None` where an archive would have to be unpacked to know it.
@@ -127,18 +131,18 @@ pub(super) fn foresee(
         return Ok(None);
     }
     let parent = value(values, copy.parent)?.tree(session.store)?;
-    let (_, diff) = change(session, copy, prepared, &parent, None)?;
+    let Edited { diff, .. } = change(session, copy, prepared, &parent, None)?;
     Ok(Some(Value::ready(session.settle(diff, &parent)?.1, None)))
 }
 
-/// The tree after the copy, and the change. Without a writer nothing is stored.
+/// The tree after the copy, the change, and what it depends on. Without a writer nothing is stored.
 fn change(
     session: &Session<'_>,
     copy: &Copy,
     prepared: &Prepared,
     parent: &Tree,
     writer: Option<&BundleWriter>,
-) -> Result<(Tree, Diff), EngineError> {
+) -> Result<Edited, EngineError> {
     let failed = |e: &dyn std::fmt::Display| EngineError::step(e.to_string());
     // A --link copy does not depend on what is below, so nothing may be looked up there.
     if let Some(spec) = copy.chown.as_deref().filter(|spec| copy.link && users::has_names(spec)) {
@@ -146,12 +150,10 @@ fn change(
             "--chown={spec} can't be looked up with --link, which does not see the image's users: give numbers"
         )));
     }
-    let owner = copy
-        .chown
-        .as_deref()
-        .map(|spec| users::owner(spec, parent, &|file| session.read_file(file)))
-        .transpose()
-        .map_err(|e| failed(&e))?;
+    let owner = match &copy.chown {
+        Some(spec) => Some(resolve::owner(session, spec, parent)?.map_err(|e| failed(&e))?),
+        None => None,
+    };
     let attributes = Attributes { owner, chmod: copy.chmod.clone() };
     // With --link the copy starts from nothing, and what it makes on the way replaces what is there.
     let start = if copy.link { Tree::default() } else { parent.clone() };
@@ -211,7 +213,7 @@ fn extract(
     let failed = |e: &dyn std::fmt::Display| EngineError::step(e.to_string());
     let owner = attributes.owner.unwrap_or((0, 0));
     let dest = editor.mkdir_all(copy.dest.as_bytes(), 0o755, owner).map_err(|e| failed(&e))?;
-    let below = editor.tree().dir(&dest);
+    let below = editor.whole(&dest);
     let options = ExtractOptions { dest: &dest, below: below.as_deref(), owner: attributes.owner };
     let change = archive::extract(open()?, writer, &options).map_err(|e| {
         let error = EngineError::chain(memobuild_observe::FailureKind::Step, &e);

@@ -1,6 +1,6 @@
 //! The identities that a step's exact keys are made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use memobuild_plan::model::{CopySource, MountKind, Op, Run, Step, StepId};
 use memobuild_tree::{KeyHasher, TreeDigest};
@@ -47,25 +47,20 @@ pub(super) fn mounted(mount: &memobuild_plan::model::Mount) -> Option<(&StepId, 
 /// The parent's identity, and of each mounted tree the identity of the part that is mounted.
 pub(super) fn run_parts(session: &Session<'_>, run: &Run, values: &Values) -> Result<Vec<TreeDigest>, EngineError> {
     let mut out = vec![value(values, run.parent)?.identity()];
-    let mut trees = BTreeMap::new();
     for (id, path) in run.mounts.iter().filter_map(mounted) {
-        if path == "/" {
-            out.push(value(values, *id)?.identity());
-            continue;
-        }
-        let tree = match trees.get(id) {
-            Some(tree) => tree,
-            None => {
-                let tree = value(values, *id)?.tree(session.store)?;
-                trees.entry(id).or_insert(tree)
-            }
-        };
-        let node = tree.resolve(path.as_bytes(), true).ok().and_then(|r| r.node);
-        let identity = node.map(|node| node.identity()).unwrap_or_else(|| {
-            // Nothing there: the step will fail, and fails under a key of its own.
-            TreeDigest::from_bytes(KeyHasher::new("memobuild.absent.v1").finish_bytes())
-        });
-        out.push(identity);
+        out.push(part(session, *id, path, values)?);
     }
     Ok(out)
+}
+
+/// The identity of what stands at a path of a step's tree.
+pub(super) fn part(session: &Session<'_>, id: StepId, path: &str, values: &Values) -> Result<TreeDigest, EngineError> {
+    let value = value(values, id)?;
+    if path == "/" {
+        return Ok(value.identity());
+    }
+    let node = value.tree(session.store)?.resolve(path.as_bytes(), true).ok().and_then(|r| r.node);
+    // Nothing there: the step will fail, and fails under a key of its own.
+    let absent = || TreeDigest::from_bytes(KeyHasher::new("memobuild.absent.v1").finish_bytes());
+    Ok(node.map_or_else(absent, |node| node.identity()))
 }

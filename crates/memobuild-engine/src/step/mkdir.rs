@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use memobuild_plan::model::Mkdir;
-use memobuild_tree::{Diff, Tree};
 
 use super::{Committed, Values, value};
-use crate::{EngineError, copy::Editor, session::Session, users, value::Value};
+use crate::{
+    EngineError,
+    copy::{Edited, Editor},
+    resolve,
+    session::Session,
+    value::Value,
+};
 
-fn change(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<(Tree, Diff), EngineError> {
+fn change(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Edited, EngineError> {
     let tree = value(values, mkdir.parent)?.tree(session.store)?;
     let owner = match mkdir.user.as_str() {
         "" => (0, 0),
-        user => users::owner(user, &tree, &|file| session.read_file(file))
+        user => resolve::owner(session, user, &tree)?
             .map_err(|e| EngineError::step(format!("WORKDIR {}: {e}", mkdir.path)))?,
     };
     let mut editor = Editor::new(tree, session.now());
@@ -23,11 +28,11 @@ fn change(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<(Tree
 }
 
 pub(super) fn execute(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Committed, EngineError> {
-    let (tree, diff) = change(session, mkdir, values)?;
+    let Edited { tree, diff, looks } = change(session, mkdir, values)?;
     let bundle = if diff.is_empty() { None } else { Some(session.store.bundle_writer().finish(&diff)?) };
-    Ok(Committed { bundle, tree, sound: true })
+    Ok(Committed { bundle, tree, looks: Some(vec![looks]), sound: true })
 }
 
 pub(super) fn foresee(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Arc<Value>, EngineError> {
-    Ok(Value::ready(change(session, mkdir, values)?.0, None))
+    Ok(Value::ready(change(session, mkdir, values)?.tree, None))
 }

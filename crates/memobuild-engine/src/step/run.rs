@@ -11,10 +11,10 @@ use memobuild_plan::model::{Network, Run, Step};
 use memobuild_sandbox as sandbox;
 use memobuild_sandbox::{Contents, Exit, Output, ReadAt, SandboxError};
 use memobuild_store::{BundleWriter, Content, Store};
-use memobuild_tree::{BundleId, ContentDigest, Diff};
+use memobuild_tree::{BundleId, ContentDigest, Diff, Tree, facts::Looks};
 
-use super::{Committed, Values, mounts, value};
-use crate::{EngineError, session::Session, users};
+use super::{Committed, Values, facts, mounts, value};
+use crate::{EngineError, resolve, session::Session};
 
 /// Lines of a failed step's output that its error shows.
 const TAIL_LINES: usize = 30;
@@ -26,8 +26,7 @@ pub(super) fn execute(
     values: &Values,
 ) -> Result<Committed, EngineError> {
     let tree = value(values, run.parent)?.tree(session.store)?;
-    let user = users::exec_user(&run.user, &tree, &|file| session.read_file(file))
-        .map_err(|e| EngineError::step(e.to_string()))?;
+    let user = resolve::exec_user(session, &run.user, &tree)?.map_err(|e| EngineError::step(e.to_string()))?;
     let mounts = mounts::prepare(session, run, values)?;
     let wanted = sandbox::Step {
         root: tree.clone(),
@@ -46,6 +45,7 @@ pub(super) fn execute(
         ulimits: run.ulimits.iter().map(ulimit).collect(),
         cgroup_parent: run.cgroup_parent.clone(),
         security: if run.insecure { sandbox::Security::Insecure } else { sandbox::Security::Sandbox },
+        see_reads: step.hints.stat_kind,
     };
     let contents = Arc::new(StepContents::new(session.store, &mounts));
     let served: Arc<dyn Contents> = contents.clone();
@@ -61,11 +61,28 @@ pub(super) fn execute(
             return Err(log.error(did_not_complete(run, &format!("exit code: {} (signal {signal})", 128 + signal))));
         }
     }
+    let looks = looks(session, step, outcome.looks, outcome.complete, &outcome.diff, values)?;
     let (diff, after) = session.settle(outcome.diff, &tree)?;
     let bundle = contents.finish(&diff)?;
     // The keys were made before the sandbox was there: if owners mean something else in it, they are the wrong keys.
     let sound = sandbox.mode().is_ok_and(|mode| mode.ownership == session.ownership());
-    Ok(Committed { bundle, tree: after, sound })
+    Ok(Committed { bundle, tree: after, looks, sound })
+}
+
+/// All that the step depends on, if it is known to be all.
+fn looks(
+    session: &Session<'_>,
+    step: &Step,
+    served: Vec<Looks>,
+    complete: bool,
+    diff: &Diff,
+    values: &Values,
+) -> Result<Option<Vec<Looks>>, EngineError> {
+    let trees = facts::trees(session, step, values)?.filter(|_| complete);
+    let Some(trees) = trees else { return Ok(None) };
+    let looks = facts::looks_of_run(step, served, &trees);
+    let before = trees.first().map(Tree::root);
+    Ok(looks.zip(before).and_then(|(mut looks, root)| facts::cover(diff, root, &mut looks).then_some(looks)))
 }
 
 /// What the command finds in its environment: each name once, since programs differ in which of two they take.

@@ -1,6 +1,6 @@
 //! Which facts no longer hold, as a person would say it.
 
-use super::{Glance, Look, Looks, PathSet};
+use super::{Glance, Look, PathSet};
 
 /// A fact that no longer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +33,15 @@ pub enum BrokenHow {
 }
 
 /// The facts that differ, most telling first: what appeared, disappeared or has other content before directories
-/// whose listing follows from that. `None` if the glances are not of this path set. `read` says which files' bytes were
-/// read, tree after tree.
-pub fn compare(set: &PathSet, old: &[Glance], new: &[Glance], read: &[Looks]) -> Option<Vec<Broken>> {
+/// whose listing follows from that. `None` if the glances are not of this path set. With the old ones stands whether a
+/// file's bytes were read.
+pub fn compare(set: &PathSet, old: &[(Glance, bool)], new: &[Glance]) -> Option<Vec<Broken>> {
     if old.len() != set.len() || new.len() != set.len() {
         return None;
     }
     let mut out = Vec::new();
     let paths = set.trees().enumerate().flat_map(|(tree, paths)| paths.iter().map(move |p| (tree, p)));
-    for (((tree, (path, look)), old), new) in paths.zip(old).zip(new) {
+    for (((tree, (path, look)), (old, read)), new) in paths.zip(old).zip(new) {
         let how = match (old.kind, new.kind) {
             (a, b) if a == b => {
                 if old.content != new.content {
@@ -58,8 +58,8 @@ pub fn compare(set: &PathSet, old: &[Glance], new: &[Glance], read: &[Looks]) ->
             (_, 0) => BrokenHow::Disappeared,
             _ => BrokenHow::Kind,
         };
-        let seen = read.get(tree).map_or(Look::default(), |looks| looks.get(path));
-        out.push(Broken { tree, path: path.to_vec(), look: look.with(seen), how });
+        let look = if *read { look.with(Look::READ) } else { *look };
+        out.push(Broken { tree, path: path.to_vec(), look, how });
     }
     out.sort_by_key(|b| b.how == BrokenHow::Listing);
     Some(out)

@@ -118,6 +118,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Steps")]
     pub(crate) sandbox: SandboxArg,
 
+    /// Reuse steps only over equal files, not by what they were seen to look at
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_trace: bool,
+
+    /// Run steps that can use the network again when their result is older, like 24h
+    #[arg(long, value_name = "DURATION", value_parser = values::age, help_heading = "Cache")]
+    pub(crate) max_age: Option<std::time::Duration>,
+
     /// How progress is shown on standard error
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Display")]
     pub(crate) progress: ProgressMode,

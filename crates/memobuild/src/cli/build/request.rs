@@ -32,6 +32,8 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         sandbox: SandboxChoice::from(args.sandbox),
         pull: args.pull,
         reproducible: args.reproducible,
+        trace: !args.no_trace,
+        max_age: args.max_age,
         parallelism: None,
         insecure_registries: Vec::new(),
     })

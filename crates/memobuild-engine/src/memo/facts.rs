@@ -1,0 +1,244 @@
+//! Results found by facts, in two phases (as BuildXL does it): under what a step is, the path sets that its results had
+//! are listed; what is found in a tree at the paths of one of them makes the key of a result.
+//!
+//! | namespace | key | value |
+//! |---|---|---|
+//! | `facts.sets.v1` | base key of the step | path sets, most recently useful first, each with the last result's key |
+//! | `facts.paths.v1` | digest of the path set | the path set, zstd |
+//! | `facts.result.v1` | strong key | the result, and what was found at each path, shortened, for explanations |
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use memobuild_store::{Ref, Store};
+use memobuild_tree::{
+    BundleId, KeyDigest, PathSetDigest,
+    facts::{Glance, PathSet},
+};
+
+use crate::EngineError;
+
+const SETS: &str = "facts.sets.v1";
+const PATHS: &str = "facts.paths.v1";
+const RESULTS: &str = "facts.result.v1";
+/// Version of the encodings below, and of what a step of the same definition yields.
+const VERSION: u8 = 1;
+/// Path sets kept for one step; the one that was of no use for the longest time goes first.
+const MAX_SETS: usize = 24;
+/// The longest path set or list of glances that is unpacked, in bytes.
+const MAX_UNPACKED: usize = 1 << 30;
+
+/// A path set that results of a step had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) set: PathSetDigest,
+    /// The strong key of the last result with it.
+    pub(crate) last: KeyDigest,
+}
+
+/// A result found by facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The change; none: the tree stays as it is.
+    pub(crate) bundle: Option<BundleId>,
+    /// When it was made, seconds since the epoch.
+    pub(crate) created: i64,
+    /// How long that took, in milliseconds.
+    pub(crate) millis: u64,
+    /// What was found at each path of its path set, and whether a file's bytes were read.
+    pub(crate) glances: Vec<(Glance, bool)>,
+}
+
+/// Path sets read in this build.
+#[derive(Debug, Default)]
+pub(crate) struct Sets(Mutex<HashMap<PathSetDigest, Arc<PathSet>>>);
+
+impl Sets {
+    /// A path set by its name; `None` if it is not in the store, or damaged.
+    pub(crate) fn get(&self, store: &Store, digest: &PathSetDigest) -> Result<Option<Arc<PathSet>>, EngineError> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(set) = known().get(digest) {
+            return Ok(Some(set.clone()));
+        }
+        let Some(bytes) = store.record_get(PATHS, &key_of(digest))? else { return Ok(None) };
+        let Some(set) = unpack(&bytes).and_then(|bytes| PathSet::decode(&bytes)) else { return Ok(None) };
+        if set.digest() != *digest {
+            return Ok(None);
+        }
+        let set = Arc::new(set);
+        known().insert(*digest, set.clone());
+        Ok(Some(set))
+    }
+}
+
+fn key_of(digest: &PathSetDigest) -> KeyDigest {
+    KeyDigest::from_bytes(*digest.as_bytes())
+}
+
+fn pack(bytes: &[u8]) -> Vec<u8> {
+    // Compressing into memory fails for no input.
+    zstd::bulk::compress(bytes, 3).unwrap_or_default()
+}
+
+fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten()?;
+    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_UNPACKED)?;
+    zstd::bulk::decompress(bytes, size).ok()
+}
+
+/// The path sets of a step, most recently useful first.
+pub(crate) fn known(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
+    Ok(store.record_get(SETS, base)?.and_then(|bytes| decode_known(&bytes)).unwrap_or_default())
+}
+
+fn decode_known(bytes: &[u8]) -> Option<Vec<Known>> {
+    let (chunks, rest) = bytes.strip_prefix(&[VERSION])?.as_chunks::<64>();
+    let one = |chunk: &[u8; 64]| {
+        let (set, last) = (chunk.first_chunk::<32>()?, chunk.last_chunk::<32>()?);
+        Some(Known { set: PathSetDigest::from_bytes(*set), last: KeyDigest::from_bytes(*last) })
+    };
+    rest.is_empty().then(|| chunks.iter().filter_map(one).collect())
+}
+
+/// Puts a path set in front of the list, with the key of its last result.
+pub(crate) fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), EngineError> {
+    let mut list = known(store, base)?;
+    if list.first() == Some(&used) {
+        return Ok(());
+    }
+    list.retain(|k| k.set != used.set);
+    list.insert(0, used);
+    list.truncate(MAX_SETS);
+    let mut bytes = vec![VERSION];
+    for Known { set, last } in &list {
+        bytes.extend_from_slice(set.as_bytes());
+        bytes.extend_from_slice(last.as_bytes());
+    }
+    Ok(store.record_put(SETS, base, &bytes, &[])?)
+}
+
+/// The result under a strong key. Whether its bundle is there is not looked at.
+pub(crate) fn find(store: &Store, strong: &KeyDigest) -> Result<Option<Found>, EngineError> {
+    Ok(store.record_get(RESULTS, strong)?.and_then(|bytes| Found::decode(&bytes)))
+}
+
+/// Records a result. Unless it is to replace what is there, the first one stays: says whether this one was it.
+pub(crate) fn put(
+    store: &Store,
+    base: &KeyDigest,
+    strong: &KeyDigest,
+    set: &PathSet,
+    found: &Found,
+    replace: bool,
+) -> Result<bool, EngineError> {
+    let digest = set.digest();
+    store.record_put_new(PATHS, &key_of(&digest), &pack(&set.encode()), &[])?;
+    let refs: Vec<Ref> = found.bundle.map(Ref::Bundle).into_iter().collect();
+    let bytes = found.encode();
+    let first = match replace {
+        true => store.record_put(RESULTS, strong, &bytes, &refs).map(|()| true)?,
+        false => store.record_put_new(RESULTS, strong, &bytes, &refs)?,
+    };
+    prefer(store, base, Known { set: digest, last: *strong })?;
+    Ok(first)
+}
+
+/// Forgets a result whose bundle is gone.
+pub(crate) fn forget(store: &Store, strong: &KeyDigest) -> Result<(), EngineError> {
+    store.record_delete(RESULTS, strong)?;
+    Ok(())
+}
+
+impl Found {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION, u8::from(self.bundle.is_some())];
+        out.extend_from_slice(self.bundle.map_or([0; 32], |bundle| *bundle.as_bytes()).as_slice());
+        out.extend_from_slice(&self.created.to_le_bytes());
+        out.extend_from_slice(&self.millis.to_le_bytes());
+        out.extend(pack(&Glance::encode_all(&self.glances)));
+        out
+    }
+
+    /// `None`: another version, or damage; both are a miss.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&[version, has_bundle], rest) = bytes.split_first_chunk::<2>()?;
+        let (bundle, rest) = rest.split_first_chunk::<32>()?;
+        let (created, rest) = rest.split_first_chunk::<8>()?;
+        let (millis, rest) = rest.split_first_chunk::<8>()?;
+        (version == VERSION && has_bundle <= 1).then_some(())?;
+        Some(Self {
+            bundle: (has_bundle == 1).then(|| BundleId::from_bytes(*bundle)),
+            created: i64::from_le_bytes(*created),
+            millis: u64::from_le_bytes(*millis),
+            glances: Glance::decode_all(&unpack(rest)?)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memobuild_tree::{
+        KeyHasher,
+        facts::{Look, Looks},
+    };
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    fn key(name: &str) -> KeyDigest {
+        KeyHasher::new("test").value(name).finish()
+    }
+
+    fn set(path: &str) -> PathSet {
+        let mut looks = Looks::default();
+        looks.add(path.as_bytes(), Look::NODE);
+        PathSet::of(&[looks])
+    }
+
+    fn result(millis: u64) -> Found {
+        Found { bundle: None, created: 5, millis, glances: vec![] }
+    }
+
+    #[test]
+    fn results_round_trip_and_damage_is_a_miss() {
+        let found = Found { bundle: Some(BundleId::from_bytes([7; 32])), ..result(3) };
+        let bytes = found.encode();
+        assert_eq!(Found::decode(&bytes), Some(found));
+        assert!((0..bytes.len()).all(|cut| Found::decode(&bytes[..cut]).is_none()));
+    }
+
+    #[test]
+    fn the_first_result_stays_unless_it_is_replaced() {
+        let (_dir, store) = store();
+        let (base, strong, paths) = (key("base"), key("strong"), set("/a"));
+        assert!(put(&store, &base, &strong, &paths, &result(1), false).unwrap());
+        assert!(!put(&store, &base, &strong, &paths, &result(2), false).unwrap());
+        assert_eq!(find(&store, &strong).unwrap(), Some(result(1)));
+        assert!(put(&store, &base, &strong, &paths, &result(3), true).unwrap());
+        assert_eq!(find(&store, &strong).unwrap(), Some(result(3)));
+        let listed = known(&store, &base).unwrap();
+        assert_eq!(listed, [Known { set: paths.digest(), last: strong }]);
+        assert_eq!(*Sets::default().get(&store, &listed[0].set).unwrap().unwrap(), paths);
+    }
+
+    #[test]
+    fn path_sets_are_bounded_and_the_useful_ones_stay() {
+        let (_dir, store) = store();
+        let base = key("base");
+        let used = |n: usize| Known { set: set(&format!("/{n}")).digest(), last: key("x") };
+        prefer(&store, &base, used(0)).unwrap();
+        for n in 1..=MAX_SETS + 3 {
+            prefer(&store, &base, used(n)).unwrap();
+            prefer(&store, &base, used(0)).unwrap();
+        }
+        let listed = known(&store, &base).unwrap();
+        assert_eq!(listed.len(), MAX_SETS);
+        assert_eq!(listed[..2], [used(0), used(MAX_SETS + 3)]);
+    }
+}

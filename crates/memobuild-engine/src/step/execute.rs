@@ -1,0 +1,102 @@
+//! Executing a step whose result is not known, and recording the result.
+
+use std::{sync::Arc, time::Instant};
+
+use memobuild_plan::model::{Op, Step};
+
+use super::{Committed, Executed, Miss, Prepared, Values, copy, facts, inputs, lookup, mkdir, now_secs, order, run};
+use crate::{
+    EngineError,
+    memo::{Memo, exact, facts::Found},
+    session::Session,
+    value::{Source, Value},
+};
+
+/// Executes a step whose result is not known, and records the result.
+pub(crate) fn execute(
+    session: &Session<'_>,
+    step: &Step,
+    miss: Miss,
+    values: &Values,
+) -> Result<Executed, EngineError> {
+    // One at a time among all processes that share the cache: whoever comes second finds the first one's result.
+    let name = miss.keys.last().map_or_else(String::new, |key| format!("step-{}", key.hex()));
+    let (lock, waited) = match session.store.try_lock(&name, true)? {
+        Some(lock) => (lock, false),
+        None => (session.store.lock(&name, true)?, true),
+    };
+    let parent = inputs::parent(step, values)?;
+    if waited
+        && !miss.replace
+        && let Some(hit) = lookup::find(session, step, &parent, &miss.keys, &mut false)?
+    {
+        return Ok(Executed::Done(hit));
+    }
+    let begin = Instant::now();
+    let committed = match (&step.op, &miss.prepared) {
+        (Op::Run(run), _) => run::execute(session, step, run, values)?,
+        (Op::Copy(copy), Prepared::Copy(prepared)) => copy::execute(session, copy, prepared, values)?,
+        (Op::Mkdir(mkdir), _) => mkdir::execute(session, mkdir, values)?,
+        _ => return Err(EngineError::step("a source has no result to record")),
+    };
+    if let (Op::Run(_), Some(looks)) = (&step.op, &committed.looks)
+        && let Some(trees) = facts::trees(session, step, values)?
+    {
+        let mut old = order::too_old(session, step, values, looks, &trees)?;
+        old.retain(|id| !session.is_forced(*id));
+        if !old.is_empty() {
+            return Ok(Executed::Redo(old));
+        }
+    }
+    let millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let done = record(session, step, &miss, values, &parent, committed, millis)?;
+    drop(lock);
+    Ok(Executed::Done(done))
+}
+
+fn record(
+    session: &Session<'_>,
+    step: &Step,
+    miss: &Miss,
+    values: &Values,
+    parent: &Arc<Value>,
+    committed: Committed,
+    millis: u64,
+) -> Result<Arc<Value>, EngineError> {
+    let Committed { bundle, tree, looks, sound } = committed;
+    let created = now_secs();
+    let mut value = match bundle {
+        Some(bundle) => Value::ready(tree, Some((bundle, created))),
+        None => Value::lazy(tree.identity(), Source::Same(parent.clone())),
+    };
+    exact::note_seen(session.store, &miss.definition, &miss.inputs)?;
+    if !sound {
+        return Ok(value);
+    }
+    let mut memo = Memo { bundle, identity: value.identity(), created, millis };
+    if let (Some(facts), Some(looks)) = (&miss.facts, &looks) {
+        let found = Found { bundle, created, millis, glances: Vec::new() };
+        if let Some(first) = facts.record(session, step, values, looks, found, miss.replace)? {
+            // Another process ran the same at the same time: everybody goes on from what it recorded.
+            memo = Memo {
+                bundle: first.value.change.map(|(bundle, _)| bundle),
+                identity: first.value.identity(),
+                created: first.created,
+                millis: first.millis,
+            };
+            value = first.value;
+        }
+    }
+    exact::record(session.store, &miss.keys, &memo)?;
+    Ok(value)
+}
+
+/// What a missed step would yield, worked out without running or storing anything; `None` where only running it can
+/// tell. For `--dry-run`.
+pub(crate) fn foresee(session: &Session<'_>, step: &Step, miss: &Miss, values: &Values) -> Option<Arc<Value>> {
+    match (&step.op, &miss.prepared) {
+        (Op::Copy(copy), Prepared::Copy(prepared)) => copy::foresee(session, copy, prepared, values).ok()?,
+        (Op::Mkdir(mkdir), _) => mkdir::foresee(session, mkdir, values).ok(),
+        _ => None,
+    }
+}

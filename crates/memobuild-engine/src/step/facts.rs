@@ -1,0 +1,272 @@
+//! Finding and recording a step's result by what it looked at.
+
+use std::sync::Arc;
+
+use memobuild_observe::TraceEvent;
+use memobuild_plan::model::{MountKind, Op, Step};
+use memobuild_tree::{
+    Dir, KeyDigest, Node, Tree, TreeDigest,
+    facts::{Broken, Look, Looks, Observed, PathSet, compare},
+};
+
+use super::{Values, fresh, inputs, value};
+use crate::{
+    EngineError,
+    keys::{self, Who},
+    memo::facts::{self, Found, Known},
+    resolve,
+    session::Session,
+    value::Value,
+};
+
+/// How a step's results are found by facts.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    base: KeyDigest,
+    /// What the step brings besides what it looks at in its parent: sources of a COPY, what cache mounts start with.
+    contents: Vec<TreeDigest>,
+}
+
+/// A result that holds for the trees at hand.
+pub(super) struct Hit {
+    pub(super) value: Arc<Value>,
+    pub(super) created: i64,
+    pub(super) millis: u64,
+}
+
+impl Facts {
+    /// `None` for steps whose results only an equal input may reuse. `parts` are the identities of the exact key.
+    pub(super) fn of(
+        session: &Session<'_>,
+        step: &Step,
+        definition: &KeyDigest,
+        parts: &[TreeDigest],
+        values: &Values,
+    ) -> Result<Option<Self>, EngineError> {
+        if step.hints.exact {
+            return Ok(None);
+        }
+        let contents = match &step.op {
+            Op::Run(run) => {
+                let written = |kind: &MountKind| matches!(kind, MountKind::Bind { writable: true, .. });
+                if !session.request.trace || run.mounts.iter().any(|m| written(&m.kind)) {
+                    return Ok(None);
+                }
+                let mut seeds = Vec::new();
+                for mount in &run.mounts {
+                    if let MountKind::Cache { from: Some((from, path)), .. } = &mount.kind {
+                        seeds.push(inputs::part(session, *from, path, values)?);
+                    }
+                }
+                seeds
+            }
+            Op::Copy(_) => parts.get(1..).unwrap_or_default().to_vec(),
+            _ => Vec::new(),
+        };
+        Ok(Some(Self { base: keys::base(definition, step.hints.stat_kind), contents }))
+    }
+
+    /// What results depend on besides facts. `None` if a user that the step names is not there: it will fail.
+    fn weak(&self, session: &Session<'_>, step: &Step, root: &Tree) -> Result<Option<KeyDigest>, EngineError> {
+        let owner = |spec: &str| -> Result<Option<Who>, EngineError> {
+            Ok(resolve::owner(session, spec, root)?.ok().map(|(uid, gid)| Who::Owner(uid, gid)))
+        };
+        let who = match &step.op {
+            Op::Run(run) => resolve::exec_user(session, &run.user, root)?.ok().map(Who::User),
+            Op::Copy(copy) => match &copy.chown {
+                Some(spec) => owner(spec)?,
+                None => Some(Who::Nobody),
+            },
+            Op::Mkdir(mkdir) if !mkdir.user.is_empty() => owner(&mkdir.user)?,
+            _ => Some(Who::Nobody),
+        };
+        Ok(who.map(|who| keys::weak(&self.base, &self.contents, &who)))
+    }
+
+    /// Looks for a result whose facts hold. The parent's tree is put together only if there is any result to try.
+    pub(super) fn find(&self, session: &Session<'_>, step: &Step, values: &Values) -> Result<Option<Hit>, EngineError> {
+        let store = session.store;
+        let known = facts::known(store, &self.base)?;
+        if known.is_empty() {
+            return Ok(None);
+        }
+        let Some(trees) = trees(session, step, values)? else { return Ok(None) };
+        let Some(root) = trees.first() else { return Ok(None) };
+        let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
+        let observed = Observed::new(&trees);
+        for Known { set: digest, .. } in known {
+            let Some(set) = session.path_sets.get(store, &digest)? else { continue };
+            let Some(strong) = observed.strong_key(&weak, &set) else { continue };
+            let Some(found) = facts::find(store, &strong)? else { continue };
+            if !fresh(session, step, found.created) {
+                continue;
+            }
+            let Some(value) = apply(session, root, &found, &strong)? else { continue };
+            session.emit(TraceEvent::CacheHit { step: step.id.0, key: strong.hex() });
+            facts::prefer(store, &self.base, Known { set: digest, last: strong })?;
+            return Ok(Some(Hit { value, created: found.created, millis: found.millis }));
+        }
+        Ok(None)
+    }
+
+    /// Records a result under what was found at each path of `looks`. If another process was first with the same
+    /// facts, its result is given back to be used instead.
+    pub(super) fn record(
+        &self,
+        session: &Session<'_>,
+        step: &Step,
+        values: &Values,
+        looks: &[Looks],
+        mut result: Found,
+        replace: bool,
+    ) -> Result<Option<Hit>, EngineError> {
+        let Some(trees) = trees(session, step, values)? else { return Ok(None) };
+        let Some(root) = trees.first() else { return Ok(None) };
+        let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
+        let looks = mutation::dropped(looks, &trees);
+        let set = PathSet::of(&looks);
+        let observed = Observed::new(&trees);
+        let (Some(strong), Some(glances)) = (observed.strong_key(&weak, &set), observed.glances(&set)) else {
+            return Ok(None);
+        };
+        let read = set
+            .trees()
+            .zip(&looks)
+            .flat_map(|(paths, looks)| paths.iter().map(|(path, _)| looks.get(path).has(Look::READ)));
+        result.glances = glances.into_iter().zip(read).collect();
+        if facts::put(session.store, &self.base, &strong, &set, &result, replace)? {
+            return Ok(None);
+        }
+        let Some(first) = facts::find(session.store, &strong)? else { return Ok(None) };
+        let value = apply(session, root, &first, &strong)?;
+        Ok(value.map(|value| Hit { value, created: first.created, millis: first.millis }))
+    }
+
+    /// The facts of the most recently useful result that do not hold. `None` if there is no result to compare with.
+    pub(super) fn broken(
+        &self,
+        session: &Session<'_>,
+        step: &Step,
+        values: &Values,
+    ) -> Result<Option<Vec<Broken>>, EngineError> {
+        let known = facts::known(session.store, &self.base)?;
+        let Some(Known { set, last }) = known.first() else { return Ok(None) };
+        let Some(set) = session.path_sets.get(session.store, set)? else { return Ok(None) };
+        let Some(found) = facts::find(session.store, last)? else { return Ok(None) };
+        let Some(trees) = trees(session, step, values)? else { return Ok(None) };
+        let Some(now) = Observed::new(&trees).glances(&set) else { return Ok(None) };
+        Ok(compare(&set, &found.glances, &now))
+    }
+}
+
+/// The tree after a recorded change; `None` if its bundle is gone or does not fit.
+fn apply(
+    session: &Session<'_>,
+    root: &Tree,
+    found: &Found,
+    strong: &KeyDigest,
+) -> Result<Option<Arc<Value>>, EngineError> {
+    let Some(bundle) = found.bundle else { return Ok(Some(Value::ready(root.clone(), None))) };
+    let Some(diff) = session.store.load_bundle(&bundle)? else {
+        facts::forget(session.store, strong)?;
+        return Ok(None);
+    };
+    Ok(diff.apply(root).ok().map(|tree| Value::ready(tree, Some((bundle, found.created)))))
+}
+
+/// The trees that facts are about: the parent's, then what each bind mount shows. `None` if a mount's source is not
+/// there: the step will fail.
+pub(super) fn trees(session: &Session<'_>, step: &Step, values: &Values) -> Result<Option<Vec<Tree>>, EngineError> {
+    // A COPY with --link sees nothing of its parent, but its change is applied to it.
+    let mut out = vec![inputs::parent(step, values)?.tree(session.store)?];
+    let Op::Run(run) = &step.op else { return Ok(Some(out)) };
+    for mount in &run.mounts {
+        if let MountKind::Bind { from, path, .. } = &mount.kind {
+            let tree = value(values, *from)?.tree(session.store)?;
+            let Ok(found) = tree.resolve(path.as_bytes(), true) else { return Ok(None) };
+            let Some(node) = found.node else { return Ok(None) };
+            out.push(memobuild_sandbox::part_of(&node, &found.path).0);
+        }
+    }
+    Ok(Some(out))
+}
+
+/// The looks of a RUN as facts are about them: of all trees that the sandbox served, those of the root and of bind
+/// mounts. Scripts are part of the definition.
+pub(super) fn looks_of_run(step: &Step, served: Vec<Looks>, trees: &[Tree]) -> Option<Vec<Looks>> {
+    let Op::Run(run) = &step.op else { return None };
+    let mut served = served.into_iter();
+    let mut out = vec![served.next()?];
+    for mount in &run.mounts {
+        match &mount.kind {
+            MountKind::Bind { .. } => out.push(served.next()?),
+            MountKind::Script { .. } => drop(served.next()?),
+            _ => {}
+        }
+    }
+    if step.hints.stat_kind {
+        for (looks, tree) in out.iter_mut().zip(trees) {
+            relax(looks, tree);
+        }
+    }
+    Some(out)
+}
+
+/// `stat=kind`: a file that was only looked at counts by kind, mode and owner. Empty files have no bytes to be read.
+fn relax(looks: &mut Looks, tree: &Tree) {
+    looks.retain(|path, look| {
+        let relaxed = !look.has(Look::READ)
+            && look.has(Look::NODE)
+            && matches!(tree.get(path), Some(Node::File(file)) if file.size > 0);
+        if relaxed {
+            *look = look.without(Look::NODE).with(Look::OWNED);
+        }
+        true
+    });
+}
+
+/// What a change depends on by being applied; see [`memobuild_tree::facts::cover`].
+pub(super) fn cover(diff: &memobuild_tree::Diff, before: &Dir, looks: &mut [Looks]) -> bool {
+    looks.first_mut().is_some_and(|root| memobuild_tree::facts::cover(diff, before, root))
+}
+
+/// Facts left out on purpose, to see that tests find out. In debug builds only.
+mod mutation {
+    use super::*;
+
+    /// `MEMOBUILD_TEST_DROP_FACT`: the kind of fact that is not recorded.
+    #[cfg(debug_assertions)]
+    pub(super) fn dropped(looks: &[Looks], trees: &[Tree]) -> Vec<Looks> {
+        let Ok(kind) = std::env::var("MEMOBUILD_TEST_DROP_FACT") else { return looks.to_vec() };
+        let mut out = looks.to_vec();
+        for (index, (looks, tree)) in out.iter_mut().zip(trees).enumerate() {
+            looks.retain(|path, look| {
+                let found = tree.get(path);
+                let node = look.has(Look::NODE) || look.has(Look::KIND);
+                let drop = match (kind.as_str(), &found) {
+                    ("absent", None) => node,
+                    ("file", Some(Node::File(_))) => node,
+                    ("looked", Some(Node::File(_))) => node && !look.has(Look::READ),
+                    ("link", Some(Node::Symlink(_))) => node,
+                    ("special", Some(Node::Special(_))) => node,
+                    ("dir", Some(Node::Dir(_))) => node,
+                    ("mount", _) => index > 0,
+                    _ => false,
+                };
+                if drop {
+                    *look = look.without(Look::NODE).without(Look::KIND);
+                }
+                if kind == "listing" || (kind == "mount" && index > 0) {
+                    *look = look.without(Look::LISTED);
+                }
+                true
+            });
+        }
+        out
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) fn dropped(looks: &[Looks], _trees: &[Tree]) -> Vec<Looks> {
+        looks.to_vec()
+    }
+}
