@@ -107,16 +107,41 @@ pub(crate) fn value(
     Ok(Value::ready(tree, None))
 }
 
-fn import(name: &str, image: &BaseImage, observer: &Arc<dyn Observer>) -> Result<Tree, EngineError> {
-    let what = format!("import {name}");
-    let progress = |done: u64, total: Option<u64>| {
+/// Brings contents of a base image whose tree was put together without its layers.
+pub(crate) struct Contents {
+    pub(crate) name: String,
+    pub(crate) image: Arc<BaseImage>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// Why one could not be brought, for whoever then fails for want of it.
+    pub(crate) failure: Arc<Mutex<Option<EngineError>>>,
+}
+
+impl memobuild_store::Provider for Contents {
+    fn bring(&self, digest: &memobuild_tree::ContentDigest) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        let progress = progress(&self.name, &self.observer);
+        self.image.bring(digest, &progress).map_err(|e| {
+            let error = failed(&self.name, &e);
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+            error.into()
+        })
+    }
+}
+
+fn progress(name: &str, observer: &Arc<dyn Observer>) -> impl Fn(u64, Option<u64>) + Sync {
+    let (what, observer) = (format!("import {name}"), observer.clone());
+    move |done, total| {
         let finished = total.is_some_and(|total| done >= total);
         observer.event(TraceEvent::RemoteSync { what: what.clone(), done, total, finished });
-    };
-    image.tree(&progress).map_err(|e| {
-        let kind = if matches!(e, image::ImageError::Store(_)) { FailureKind::Cache } else { FailureKind::Registry };
-        let mut error = EngineError::chain(kind, &e);
-        error.message = format!("base image {name}: {}", error.message);
-        error
-    })
+    }
+}
+
+fn failed(name: &str, e: &image::ImageError) -> EngineError {
+    let kind = if matches!(e, image::ImageError::Store(_)) { FailureKind::Cache } else { FailureKind::Registry };
+    let mut error = EngineError::chain(kind, e);
+    error.message = format!("base image {name}: {}", error.message);
+    error
+}
+
+fn import(name: &str, image: &BaseImage, observer: &Arc<dyn Observer>) -> Result<Tree, EngineError> {
+    image.tree(&progress(name, observer)).map_err(|e| failed(name, &e))
 }

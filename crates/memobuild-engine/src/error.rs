@@ -54,7 +54,9 @@ impl EngineError {
 impl From<memobuild_store::StoreError> for EngineError {
     fn from(error: memobuild_store::StoreError) -> Self {
         let hint = error.hint();
-        let out = Self::chain(FailureKind::Cache, &error);
+        let fetching = matches!(error, memobuild_store::StoreError::Fetch { .. });
+        let kind = if fetching { FailureKind::Registry } else { FailureKind::Cache };
+        let out = Self::chain(kind, &error);
         match hint {
             Some(hint) => out.with_hint(hint),
             None => out,

@@ -264,6 +264,9 @@ impl<'a, 's> Dispatcher<'a, 's> {
     }
 
     fn fail(&mut self, id: usize, mut error: EngineError) {
+        if let Some(cause) = self.session.fetch_failure() {
+            error = EngineError { log_tail: error.log_tail, step: error.step, ..cause };
+        }
         error.step = error.step.or(Some(id));
         if let Some(step) = self.session.plan.steps.get(id)
             && let Some(span) = step.span

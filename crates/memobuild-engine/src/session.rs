@@ -8,12 +8,12 @@ use std::{
 
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::image::BaseImage;
-use memobuild_plan::model::{Plan, StepId};
+use memobuild_plan::model::{BaseImage as BaseImagePlan, Plan, StepId};
 use memobuild_sandbox::{Cancel, ModeChoice, ModeKind, OwnershipClass, Sandbox, SandboxConfig};
-use memobuild_store::{ScratchDir, Store};
+use memobuild_store::{Provided, ScratchDir, Store};
 use memobuild_tree::{Change, Diff, DirChange, File, Mtime, Node, Tree};
 
-use crate::{BuildRequest, EngineError, SandboxChoice, contexts::Contexts, memo::facts::Sets};
+use crate::{BuildRequest, EngineError, SandboxChoice, bases, contexts::Contexts, memo::facts::Sets};
 
 /// One build under way.
 pub(crate) struct Session<'a> {
@@ -35,6 +35,9 @@ pub(crate) struct Session<'a> {
     starting: Mutex<()>,
     ownership: OnceLock<OwnershipClass>,
     set_aside_before: u64,
+    /// Why a content of a base image could not be fetched.
+    fetch_failure: Arc<Mutex<Option<EngineError>>>,
+    _providers: Vec<Provided>,
 }
 
 struct Running {
@@ -57,6 +60,13 @@ impl<'a> Session<'a> {
     ) -> Self {
         let commit_epoch = request.reproducible.then(|| source_epoch.unwrap_or(0));
         let (sandbox, starting) = (OnceLock::new(), Mutex::new(()));
+        let fetch_failure = Arc::<Mutex<Option<EngineError>>>::default();
+        let provider = |(planned, image): (&BaseImagePlan, &Arc<BaseImage>)| {
+            let (name, failure) = (planned.name.clone(), fetch_failure.clone());
+            let contents = bases::Contents { name, image: image.clone(), observer: observer.clone(), failure };
+            store.add_provider(Arc::new(contents))
+        };
+        let providers = plan.images.iter().zip(&bases).map(provider).collect();
         Self {
             store,
             request,
@@ -73,6 +83,8 @@ impl<'a> Session<'a> {
             starting,
             ownership: OnceLock::new(),
             set_aside_before: store.set_aside_count(),
+            fetch_failure,
+            _providers: providers,
         }
     }
 
@@ -117,6 +129,11 @@ impl<'a> Session<'a> {
             Err(message) => Err(EngineError::new(FailureKind::Machine, message.clone())
                 .with_hint("`memobuild doctor` says what this machine can do and how to get a better mode")),
         }
+    }
+
+    /// Why a content of a base image could not be fetched, if that happened.
+    pub(crate) fn fetch_failure(&self) -> Option<EngineError> {
+        self.fetch_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the store has met damage since this build began.

@@ -41,9 +41,26 @@ impl fmt::Debug for Content {
 }
 
 impl Store {
-    /// The content of that digest, from a bundle that is loaded or a blob.
-    /// [`StoreError::MissingContent`] if it is not there.
+    /// The content of that digest, from a bundle that is loaded or a blob; else from whoever can bring it
+    /// ([`Store::add_provider`]). [`StoreError::MissingContent`] if nobody can.
     pub fn content(&self, digest: &ContentDigest) -> Result<Content> {
+        match self.present(digest) {
+            Err(StoreError::MissingContent { .. }) if self.bring(digest)? => self.present(digest),
+            other => other,
+        }
+    }
+
+    /// Has a content brought that is not there; says whether it is there now.
+    pub(crate) fn bring(&self, digest: &ContentDigest) -> Result<bool> {
+        for provider in self.providers() {
+            if provider.bring(digest).map_err(|source| StoreError::Fetch { digest: *digest, source })? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn present(&self, digest: &ContentDigest) -> Result<Content> {
         let place = if let Some((bundle, number)) = self.bundles().find(digest) {
             let len = bundle.tables.get(number).map_or(0, |entry| u64::from(entry.len));
             Place::Packed { bundle, number, len }
@@ -61,6 +78,40 @@ impl Store {
     /// Whether [`Store::content`] would find it.
     pub fn has_content(&self, digest: &ContentDigest) -> bool {
         self.bundles().find(digest).is_some() || is_empty(digest) || matches!(self.whole_blob(digest), Ok(Some(_)))
+    }
+}
+
+/// Brings contents that the store lacks: layers of a base image that nobody needed until now.
+pub trait Provider: Send + Sync {
+    /// Has the bundle loaded that holds this content; false if it is none of this provider's.
+    ///
+    /// # Errors
+    /// It is this provider's, and can't be had.
+    fn bring(&self, digest: &ContentDigest) -> std::result::Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A provider is asked as long as this lives.
+#[must_use]
+pub struct Provided {
+    store: Store,
+    provider: Arc<dyn Provider>,
+}
+
+impl Store {
+    /// Adds someone to be asked for contents that are not here.
+    pub fn add_provider(&self, provider: Arc<dyn Provider>) -> Provided {
+        self.with_providers(|all| all.push(provider.clone()));
+        Provided { store: self.clone(), provider }
+    }
+
+    fn providers(&self) -> Vec<Arc<dyn Provider>> {
+        self.with_providers(|all| all.clone())
+    }
+}
+
+impl Drop for Provided {
+    fn drop(&mut self) {
+        self.store.with_providers(|all| all.retain(|p| !Arc::ptr_eq(p, &self.provider)));
     }
 }
 

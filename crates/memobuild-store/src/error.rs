@@ -95,6 +95,15 @@ pub enum StoreError {
         /// The path in the diff that names it.
         at: Option<Vec<u8>>,
     },
+    /// A content that lies elsewhere can't be brought here.
+    #[error("content {digest} could not be fetched")]
+    Fetch {
+        /// Which.
+        digest: ContentDigest,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A bundle that another one refers to is gone.
     #[error("no bundle {0} in the store")]
     MissingBundle(BundleId),
@@ -165,7 +174,7 @@ impl StoreError {
                 "use the memobuild version that made it, or set MEMOBUILD_CACHE_DIR to another directory".into()
             }
             Self::ChangedWhileRead { .. } => "build again when nothing writes to it".into(),
-            Self::Io { .. } => return None,
+            Self::Io { .. } | Self::Fetch { .. } => return None,
         })
     }
 }

@@ -54,7 +54,7 @@ mod usage;
 
 pub use bundle::BundleWriter;
 pub use check::Finding;
-pub use content::{Content, ContentReader};
+pub use content::{Content, ContentReader, Provided, Provider};
 pub use error::{Result, StoreError};
 pub use gc::{GcOptions, GcReport};
 pub use lease::{Lease, Ref};

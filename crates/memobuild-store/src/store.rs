@@ -12,6 +12,7 @@ use memobuild_tree::{ContentDigest, Sha256Digest};
 
 use crate::{
     bundle::Bundles,
+    content::Provider,
     digest_map::DigestSet,
     error::Result,
     index::Index,
@@ -40,6 +41,16 @@ struct Inner {
     /// Rows of records that were used.
     used: Mutex<Vec<i64>>,
     set_aside: AtomicU64,
+    providers: Providers,
+}
+
+#[derive(Default)]
+struct Providers(Mutex<Vec<Arc<dyn Provider>>>);
+
+impl std::fmt::Debug for Providers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Providers")
+    }
 }
 
 impl Store {
@@ -58,7 +69,12 @@ impl Store {
             unsettled: Mutex::default(),
             used: Mutex::default(),
             set_aside: AtomicU64::new(0),
+            providers: Providers::default(),
         })))
+    }
+
+    pub(crate) fn with_providers<T>(&self, act: impl FnOnce(&mut Vec<Arc<dyn Provider>>) -> T) -> T {
+        act(&mut self.0.providers.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The directory.

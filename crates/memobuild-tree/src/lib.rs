@@ -23,4 +23,4 @@ pub use diff::{ApplyError, Change, Diff, DirChange};
 pub use digest::{BundleId, ContentDigest, FullDigest, KeyDigest, LinkId, PathSetDigest, Sha256Digest, TreeDigest};
 pub use hash::{ContentHash, KeyHasher};
 pub use node::{Dir, File, Kind, Meta, Mtime, Node, Special, SpecialKind, Symlink, Xattrs};
-pub use tree::{Entry, ResolveError, Resolved, Tree};
+pub use tree::{Entry, ResolveError, Resolved, Seen, Tree};

@@ -53,6 +53,9 @@ pub struct Entry<'a> {
     pub node: &'a Node,
 }
 
+/// Is told paths.
+pub type Seen<'a> = &'a mut dyn FnMut(&[u8]);
+
 impl Tree {
     /// The tree whose root is this directory.
     pub fn new(root: Arc<Dir>) -> Self {
@@ -108,7 +111,7 @@ impl Tree {
         &self,
         at: &[u8],
         follow_last: bool,
-        mut seen: Option<&mut dyn FnMut(&[u8])>,
+        mut seen: Option<Seen<'_>>,
     ) -> Result<Resolved, ResolveError> {
         let mut todo: VecDeque<Vec<u8>> = at.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
         // The directories walked into so far, with their names; the root is not in it.

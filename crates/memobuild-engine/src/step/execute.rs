@@ -1,10 +1,14 @@
 //! Executing a step whose result is not known, and recording the result.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use memobuild_plan::model::{Op, Step};
+use memobuild_plan::model::{Op, Step, StepId};
+use memobuild_tree::facts::Looks;
 
-use super::{Committed, Executed, Miss, Prepared, Values, copy, facts, inputs, lookup, mkdir, now_secs, order, run};
+use super::{
+    Committed, Executed, Miss, Prepared, Values, copy, facts, inputs, lookup, mkdir, now_secs, order,
+    run::{self, Ran},
+};
 use crate::{
     EngineError,
     memo::{Memo, exact, facts::Found},
@@ -34,24 +38,42 @@ pub(crate) fn execute(
     }
     let begin = Instant::now();
     let committed = match (&step.op, &miss.prepared) {
-        (Op::Run(run), _) => run::execute(session, step, run, values)?,
+        (Op::Run(run), _) => {
+            let ran = run::execute(session, step, run, values)?;
+            let looks = match &ran {
+                Ran::Done(committed) => &committed.looks,
+                Ran::Failed(_, looks) => looks,
+            };
+            let old = too_old(session, step, values, looks.as_deref())?;
+            match ran {
+                // What failed may have been misled as well.
+                _ if !old.is_empty() => return Ok(Executed::Redo(old)),
+                Ran::Done(committed) => committed,
+                Ran::Failed(error, _) => return Err(*error),
+            }
+        }
         (Op::Copy(copy), Prepared::Copy(prepared)) => copy::execute(session, copy, prepared, values)?,
         (Op::Mkdir(mkdir), _) => mkdir::execute(session, mkdir, values)?,
         _ => return Err(EngineError::step("a source has no result to record")),
     };
-    if let (Op::Run(_), Some(looks)) = (&step.op, &committed.looks)
-        && let Some(trees) = facts::trees(session, step, values)?
-    {
-        let mut old = order::too_old(session, step, values, looks, &trees)?;
-        old.retain(|id| !session.is_forced(*id));
-        if !old.is_empty() {
-            return Ok(Executed::Redo(old));
-        }
-    }
     let millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     let done = record(session, step, &miss, values, &parent, committed, millis)?;
     drop(lock);
     Ok(Executed::Done(done))
+}
+
+/// The steps to run again before this one's outcome can be trusted; see [`order`].
+fn too_old(
+    session: &Session<'_>,
+    step: &Step,
+    values: &Values,
+    looks: Option<&[Looks]>,
+) -> Result<BTreeSet<StepId>, EngineError> {
+    let trees = facts::trees(session, step, values)?;
+    let (Some(looks), Some(trees)) = (looks, trees) else { return Ok(BTreeSet::new()) };
+    let mut old = order::too_old(session, step, values, looks, &trees)?;
+    old.retain(|id| !session.is_forced(*id));
+    Ok(old)
 }
 
 fn record(

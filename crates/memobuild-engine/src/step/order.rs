@@ -5,7 +5,7 @@
 //! run, the files that it looked at are checked: if a step B stands on a step A, and a file of B is older than a file
 //! of A, then B has to run again before the step itself is run once more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use memobuild_plan::model::{Op, Step, StepId};
 use memobuild_tree::{Change, ContentDigest, Node, Tree, facts::Looks};
@@ -14,6 +14,8 @@ use super::Values;
 use crate::{EngineError, schedule, session::Session};
 
 type Time = (i64, u32);
+/// Files by what does not change when they are passed on.
+type Files = HashSet<(Time, ContentDigest)>;
 
 /// Oldest and newest of some files.
 #[derive(Debug, Clone, Copy)]
@@ -43,17 +45,17 @@ pub(super) fn too_old(
         return Ok(BTreeSet::new());
     }
     let above = Ancestors::of(session, step.id);
-    let mut written: Vec<(StepId, HashMap<(Time, ContentDigest), ()>, Span)> = Vec::new();
+    let mut written: Vec<(StepId, Files, Span)> = Vec::new();
     for id in above.runs(session) {
         let Some(Some((bundle, _))) = values.get(id.0).and_then(Option::as_ref).map(|v| v.change) else { continue };
         let Some(diff) = session.store.load_bundle(&bundle)? else { continue };
-        let (mut files, mut span) = (HashMap::new(), None);
+        let (mut files, mut span) = (Files::new(), None);
         diff.walk(&mut |_, change| {
             if let Change::Put(Node::File(file)) = change
                 && !file.meta.mtime.pinned
             {
                 let time = (file.meta.mtime.secs, file.meta.mtime.nanos);
-                files.insert((time, file.content), ());
+                files.insert((time, file.content));
                 span = Some(Span::with(span, time));
             }
         });
@@ -79,7 +81,7 @@ pub(super) fn too_old(
             let Some(Node::File(file)) = tree.get(path) else { continue };
             let time = (file.meta.mtime.secs, file.meta.mtime.nanos);
             // Steps that passed a file on kept its time: the first that has it wrote it.
-            let writer = written.iter().find(|(_, files, _)| files.contains_key(&(time, file.content)));
+            let writer = written.iter().find(|(_, files, _)| files.contains(&(time, file.content)));
             if let Some((id, ..)) = writer.filter(|_| !file.meta.mtime.pinned) {
                 seen.insert(*id, Span::with(seen.get(id).copied(), time));
             }

@@ -19,12 +19,15 @@ use crate::{EngineError, resolve, session::Session};
 /// Lines of a failed step's output that its error shows.
 const TAIL_LINES: usize = 30;
 
-pub(super) fn execute(
-    session: &Session<'_>,
-    step: &Step,
-    run: &Run,
-    values: &Values,
-) -> Result<Committed, EngineError> {
+/// How a command ended.
+pub(super) enum Ran {
+    /// With 0.
+    Done(Committed),
+    /// Otherwise; with what it looked at, where all of that was seen.
+    Failed(Box<EngineError>, Option<Vec<Looks>>),
+}
+
+pub(super) fn execute(session: &Session<'_>, step: &Step, run: &Run, values: &Values) -> Result<Ran, EngineError> {
     let tree = value(values, run.parent)?.tree(session.store)?;
     let user = resolve::exec_user(session, &run.user, &tree)?.map_err(|e| EngineError::step(e.to_string()))?;
     let mounts = mounts::prepare(session, run, values)?;
@@ -53,20 +56,21 @@ pub(super) fn execute(
     let sandbox = session.sandbox()?;
     let outcome = sandbox.run(&wanted, &served, &log, &session.cancel);
     let outcome = outcome.map_err(|e| failure(run, &log, &e))?;
-    match outcome.exit {
-        Exit::Code(0) => {}
-        Exit::Code(code) => return Err(log.error(did_not_complete(run, &format!("exit code: {code}")))),
-        Exit::Signal(signal) => {
-            // A shell's way of saying it, which BuildKit shares.
-            return Err(log.error(did_not_complete(run, &format!("exit code: {} (signal {signal})", 128 + signal))));
-        }
-    }
     let looks = looks(session, step, outcome.looks, outcome.complete, &outcome.diff, values)?;
+    let how = match outcome.exit {
+        Exit::Code(0) => None,
+        Exit::Code(code) => Some(format!("exit code: {code}")),
+        // A shell's way of saying it, which BuildKit shares.
+        Exit::Signal(signal) => Some(format!("exit code: {} (signal {signal})", 128 + signal)),
+    };
+    if let Some(how) = how {
+        return Ok(Ran::Failed(Box::new(log.error(did_not_complete(run, &how))), looks));
+    }
     let (diff, after) = session.settle(outcome.diff, &tree)?;
     let bundle = contents.finish(&diff)?;
     // The keys were made before the sandbox was there: if owners mean something else in it, they are the wrong keys.
     let sound = sandbox.mode().is_ok_and(|mode| mode.ownership == session.ownership());
-    Ok(Committed { bundle, tree: after, looks, sound })
+    Ok(Ran::Done(Committed { bundle, tree: after, looks, sound }))
 }
 
 /// All that the step depends on, if it is known to be all.

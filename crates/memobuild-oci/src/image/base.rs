@@ -8,7 +8,7 @@ use std::{
 
 use memobuild_image::{Descriptor, ImageConfig, Index, Platform, media};
 use memobuild_store::{Ref, Store};
-use memobuild_tree::{BundleId, KeyHasher, Sha256Digest, Tree};
+use memobuild_tree::{BundleId, Change, ContentDigest, Diff, KeyHasher, Node, Sha256Digest, Tree, codec};
 
 use super::{
     BaseLayer, ImageError, ImageSource, Pick, Progress, StoredImage, choose, docker_archive,
@@ -25,6 +25,11 @@ use crate::{
 /// Records of imported layers: diff ID to bundle. A layer's diff does not depend on those below it, so the diff ID
 /// alone is key enough.
 const IMPORTED: &str = "oci.imported.v1";
+/// Records of layers' diffs by diff ID, packed: with one, a layer's files are known by name and digest, and its bytes
+/// need not be here until something reads them.
+const CONTENTS: &str = "oci.layer-contents.v1";
+/// The longest packed diff that is read, unpacked, in bytes.
+const MAX_CONTENTS: usize = 1 << 30;
 
 /// An image, its config read and its layers named. Nothing of the layers has been fetched by then.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct BaseImage {
     files: Vec<String>,
     /// Bundles by layer; the lock makes two threads wait for one import.
     imported: Vec<Mutex<Option<BundleId>>>,
+    /// Layers of [`BaseImage::tree`] that are known by their diffs alone.
+    absent: Mutex<Vec<(usize, Arc<Diff>)>>,
 }
 
 /// Opens an image: reads what names its layers, and no layer.
@@ -162,6 +169,7 @@ impl BaseImage {
             place,
             files: Vec::new(),
             imported,
+            absent: Mutex::default(),
         }
     }
 
@@ -213,7 +221,52 @@ impl BaseImage {
         let imported = import_layer(reader, &expected, false, &self.store).map_err(|e| self.bad(diff_id, e))?;
         self.store.record_put(IMPORTED, &key(diff_id), imported.bundle.as_bytes(), &[Ref::Bundle(imported.bundle)])?;
         *slot = Some(imported.bundle);
+        self.note_contents(layer, &imported.bundle)?;
         Ok(imported.bundle)
+    }
+
+    /// Writes a layer's diff down apart from its bundle, which may be collected.
+    fn note_contents(&self, layer: usize, bundle: &BundleId) -> Result<(), ImageError> {
+        let diff_id = &self.layer(layer)?.diff_id;
+        if let Some(diff) = self.store.load_bundle(bundle)? {
+            let packed = zstd::bulk::compress(&codec::encode(&diff), 3);
+            let packed = packed.map_err(|e| self.bad(diff_id, LayerError::Read(e)))?;
+            self.store.record_put(CONTENTS, &key(diff_id), &packed, &[])?;
+        }
+        Ok(())
+    }
+
+    /// The diff of a layer: from its bundle or its record, else the layer is fetched and imported.
+    fn diff(&self, layer: usize, progress: Progress<'_>) -> Result<Arc<Diff>, ImageError> {
+        if self.known_layer(layer)?.is_none()
+            && let Some(packed) = self.store.record_get(CONTENTS, &key(&self.layer(layer)?.diff_id))?
+            && let Some(diff) = unpack(&packed)
+        {
+            let diff = Arc::new(diff);
+            self.absent().push((layer, diff.clone()));
+            return Ok(diff);
+        }
+        let bundle = self.ensure_layer(layer, progress)?;
+        Ok(self.store.load_bundle(&bundle)?.ok_or(memobuild_store::StoreError::MissingBundle(bundle))?)
+    }
+
+    fn absent(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Arc<Diff>)>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches and imports the layers that hold this content and that [`BaseImage::tree`] went without. Says whether
+    /// there was one.
+    pub fn bring(&self, digest: &ContentDigest, progress: Progress<'_>) -> Result<bool, ImageError> {
+        let mut brought = false;
+        // The lock is held on purpose: whoever else misses the same content waits for it.
+        let mut absent = self.absent();
+        while let Some(at) = absent.iter().position(|(_, diff)| holds(diff, digest)) {
+            let (layer, _) = absent.swap_remove(at);
+            let bundle = self.ensure_layer(layer, progress)?;
+            self.store.load_bundle(&bundle)?.ok_or(memobuild_store::StoreError::MissingBundle(bundle))?;
+            brought = true;
+        }
+        Ok(brought)
     }
 
     /// The blob of a layer in the store, unchanged where the image came with one (so that it is passed on as it is);
@@ -252,13 +305,13 @@ impl BaseImage {
         Ok(blob.clone().unwrap_or_else(|| Descriptor::new(media_type, digest, size)))
     }
 
-    /// All layers applied, imported where they are not yet. Layers are fetched by several threads.
+    /// All layers applied. Those that are known by their diffs are not fetched ([`BaseImage::bring`] does so when their
+    /// bytes are needed), the others are imported; several threads fetch.
     pub fn tree(&self, progress: Progress<'_>) -> Result<Tree, ImageError> {
         self.fetch_all(progress)?;
         let mut tree = Tree::default();
         for (i, layer) in self.layers.iter().enumerate() {
-            let bundle = self.ensure_layer(i, progress)?;
-            let diff = self.store.load_bundle(&bundle)?.ok_or(memobuild_store::StoreError::MissingBundle(bundle))?;
+            let diff = self.diff(i, progress)?;
             tree = apply_layer(&tree, &diff).map_err(|source| ImageError::Apply {
                 image: self.name.clone(),
                 diff_id: layer.diff_id,
@@ -273,7 +326,8 @@ impl BaseImage {
         let Place::Registry(registries, reference) = &self.place else { return Ok(()) };
         let mut wanted = Vec::new();
         for i in 0..self.layers.len() {
-            if self.known_layer(i)?.is_none() {
+            let noted = || self.store.record_get(CONTENTS, &key(&self.layer(i)?.diff_id)).map_err(ImageError::from);
+            if self.known_layer(i)?.is_none() && noted()?.is_none() {
                 wanted.extend(self.layer(i)?.blob.clone());
             }
         }
@@ -329,6 +383,20 @@ impl BaseImage {
 
 fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
     KeyHasher::new(IMPORTED).value(diff_id).finish()
+}
+
+fn unpack(packed: &[u8]) -> Option<Diff> {
+    let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
+    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CONTENTS)?;
+    codec::decode(&zstd::bulk::decompress(packed, size).ok()?).ok()
+}
+
+fn holds(diff: &Diff, digest: &ContentDigest) -> bool {
+    let mut found = false;
+    diff.walk(&mut |_, change| {
+        found |= matches!(change, Change::Put(Node::File(file)) if file.content == *digest);
+    });
+    found
 }
 
 /// Tells how far reading has come.

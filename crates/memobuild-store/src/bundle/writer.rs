@@ -230,6 +230,7 @@ fn needed(store: &Store, state: &State, diff: &Diff, id: &BundleId) -> Result<Ne
     let mut seen = DigestSet::default();
     let mut out = Needed::default();
     let mut error = None;
+    let mut lacking = Vec::new();
     diff.walk(&mut |path, change| {
         let Change::Put(Node::File(file)) = change else { return };
         let digest = file.content;
@@ -247,12 +248,32 @@ fn needed(store: &Store, state: &State, diff: &Diff, id: &BundleId) -> Result<Ne
         } else {
             match store.whole_blob(&digest) {
                 Ok(Some((_, size))) => out.blobs.push((digest, size)),
-                Ok(None) => error = Some(StoreError::MissingContent { digest, at: Some(path.to_vec()) }),
+                Ok(None) => lacking.push((digest, path.to_vec())),
                 Err(e) => error = Some(e),
             }
         }
     });
+    for (digest, path) in lacking {
+        if error.is_none() {
+            error = out.bring(store, digest, path).err();
+        }
+    }
     error.map_or(Ok(out), Err)
+}
+
+impl Needed {
+    /// Has a content brought that the store lacks.
+    fn bring(&mut self, store: &Store, digest: ContentDigest, path: Vec<u8>) -> Result<()> {
+        store.bring(&digest)?;
+        if let Some((bundle, _)) = store.bundles().find(&digest) {
+            self.refs.insert(bundle.id);
+        } else if let Some((_, size)) = store.whole_blob(&digest)? {
+            self.blobs.push((digest, size));
+        } else {
+            return Err(StoreError::MissingContent { digest, at: Some(path) });
+        }
+        Ok(())
+    }
 }
 
 /// Copies a file whose digest is known, checking it on the way.
