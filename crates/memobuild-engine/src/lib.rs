@@ -13,7 +13,7 @@ mod error;
 mod export;
 mod input;
 mod keys;
-mod memo;
+pub mod memo;
 mod request;
 mod resolve;
 mod schedule;

@@ -15,7 +15,7 @@ use std::{
 use memobuild_store::{Ref, Store};
 use memobuild_tree::{
     BundleId, KeyDigest, PathSetDigest,
-    facts::{Glance, PathSet},
+    facts::{Glance, Observed, PathSet},
 };
 
 use crate::EngineError;
@@ -32,32 +32,36 @@ const MAX_UNPACKED: usize = 1 << 30;
 
 /// A path set that results of a step had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub(crate) set: PathSetDigest,
+pub struct Known {
+    /// Its name.
+    pub set: PathSetDigest,
     /// The strong key of the last result with it.
-    pub(crate) last: KeyDigest,
+    pub last: KeyDigest,
 }
 
 /// A result found by facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub struct Found {
     /// The change; none: the tree stays as it is.
-    pub(crate) bundle: Option<BundleId>,
+    pub bundle: Option<BundleId>,
     /// When it was made, seconds since the epoch.
-    pub(crate) created: i64,
+    pub created: i64,
     /// How long that took, in milliseconds.
-    pub(crate) millis: u64,
+    pub millis: u64,
     /// What was found at each path of its path set, and whether a file's bytes were read.
-    pub(crate) glances: Vec<(Glance, bool)>,
+    pub glances: Vec<(Glance, bool)>,
 }
 
 /// Path sets read in this build.
 #[derive(Debug, Default)]
-pub(crate) struct Sets(Mutex<HashMap<PathSetDigest, Arc<PathSet>>>);
+pub struct Sets(Mutex<HashMap<PathSetDigest, Arc<PathSet>>>);
 
 impl Sets {
     /// A path set by its name; `None` if it is not in the store, or damaged.
-    pub(crate) fn get(&self, store: &Store, digest: &PathSetDigest) -> Result<Option<Arc<PathSet>>, EngineError> {
+    ///
+    /// # Errors
+    /// As the store's records.
+    pub fn get(&self, store: &Store, digest: &PathSetDigest) -> Result<Option<Arc<PathSet>>, EngineError> {
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = known().get(digest) {
             return Ok(Some(set.clone()));
@@ -89,7 +93,7 @@ fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The path sets of a step, most recently useful first.
-pub(crate) fn known(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
+pub fn known(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
     Ok(store.record_get(SETS, base)?.and_then(|bytes| decode_known(&bytes)).unwrap_or_default())
 }
 
@@ -103,7 +107,7 @@ fn decode_known(bytes: &[u8]) -> Option<Vec<Known>> {
 }
 
 /// Puts a path set in front of the list, with the key of its last result.
-pub(crate) fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), EngineError> {
+pub fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), EngineError> {
     let mut list = known(store, base)?;
     if list.first() == Some(&used) {
         return Ok(());
@@ -119,13 +123,50 @@ pub(crate) fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(),
     Ok(store.record_put(SETS, base, &bytes, &[])?)
 }
 
+/// A result whose facts hold.
+#[derive(Debug)]
+pub struct Match<T> {
+    /// Its key.
+    pub strong: KeyDigest,
+    /// What was recorded.
+    pub found: Found,
+    /// What `accept` made of it.
+    pub accepted: T,
+}
+
+/// Looks for a result whose facts hold in these trees, path set after path set; `weak` is what it depends on besides.
+/// The first that is accepted is taken, and its path set preferred from then on.
+///
+/// # Errors
+/// As [`Store`]'s records, and as `accept`.
+pub fn search<T>(
+    store: &Store,
+    sets: &Sets,
+    base: &KeyDigest,
+    known: &[Known],
+    weak: &KeyDigest,
+    observed: &Observed<'_>,
+    accept: impl Fn(&KeyDigest, &Found) -> Result<Option<T>, EngineError>,
+) -> Result<Option<Match<T>>, EngineError> {
+    for Known { set: digest, .. } in known {
+        let Some(set) = sets.get(store, digest)? else { continue };
+        let Some(strong) = observed.strong_key(weak, &set) else { continue };
+        let Some(found) = find(store, &strong)? else { continue };
+        if let Some(accepted) = accept(&strong, &found)? {
+            prefer(store, base, Known { set: *digest, last: strong })?;
+            return Ok(Some(Match { strong, found, accepted }));
+        }
+    }
+    Ok(None)
+}
+
 /// The result under a strong key. Whether its bundle is there is not looked at.
-pub(crate) fn find(store: &Store, strong: &KeyDigest) -> Result<Option<Found>, EngineError> {
+pub fn find(store: &Store, strong: &KeyDigest) -> Result<Option<Found>, EngineError> {
     Ok(store.record_get(RESULTS, strong)?.and_then(|bytes| Found::decode(&bytes)))
 }
 
 /// Records a result. Unless it is to replace what is there, the first one stays: says whether this one was it.
-pub(crate) fn put(
+pub fn put(
     store: &Store,
     base: &KeyDigest,
     strong: &KeyDigest,
@@ -146,7 +187,7 @@ pub(crate) fn put(
 }
 
 /// Forgets a result whose bundle is gone.
-pub(crate) fn forget(store: &Store, strong: &KeyDigest) -> Result<(), EngineError> {
+pub fn forget(store: &Store, strong: &KeyDigest) -> Result<(), EngineError> {
     store.record_delete(RESULTS, strong)?;
     Ok(())
 }

@@ -4,6 +4,6 @@
 //! set to result.
 
 pub(crate) mod exact;
-pub(crate) mod facts;
+pub mod facts;
 
 pub(crate) use exact::Memo;

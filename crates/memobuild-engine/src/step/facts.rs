@@ -94,19 +94,15 @@ impl Facts {
         let Some(root) = trees.first() else { return Ok(None) };
         let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
         let observed = Observed::new(&trees);
-        for Known { set: digest, .. } in known {
-            let Some(set) = session.path_sets.get(store, &digest)? else { continue };
-            let Some(strong) = observed.strong_key(&weak, &set) else { continue };
-            let Some(found) = facts::find(store, &strong)? else { continue };
-            if !fresh(session, step, found.created) {
-                continue;
-            }
-            let Some(value) = apply(session, root, &found, &strong)? else { continue };
-            session.emit(TraceEvent::CacheHit { step: step.id.0, key: strong.hex() });
-            facts::prefer(store, &self.base, Known { set: digest, last: strong })?;
-            return Ok(Some(Hit { value, created: found.created, millis: found.millis }));
-        }
-        Ok(None)
+        let accept = |strong: &KeyDigest, found: &Found| match fresh(session, step, found.created) {
+            true => apply(session, root, found, strong),
+            false => Ok(None),
+        };
+        let hit = facts::search(store, &session.path_sets, &self.base, &known, &weak, &observed, accept)?;
+        Ok(hit.map(|hit| {
+            session.emit(TraceEvent::CacheHit { step: step.id.0, key: hit.strong.hex() });
+            Hit { value: hit.accepted, created: hit.found.created, millis: hit.found.millis }
+        }))
     }
 
     /// Records a result under what was found at each path of `looks`. If another process was first with the same

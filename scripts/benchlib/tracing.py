@@ -1,0 +1,150 @@
+"""What tracing costs a step, and how long a look-up by facts takes: rows of scripts/bench.
+
+A Debian root with compilers, Python, Node and Cargo (made once by mmdebstrap and kept below target/) becomes a base
+image; crates/memobuild-engine/benches/steps.rs runs each command in the sandbox and over a plain overlay on the same
+files, alternately, with a fresh mount for each. lookup.rs times decisions by facts."""
+import hashlib, json, os, random, shutil, subprocess, sys
+from pathlib import Path
+
+PACKAGES = "gcc,libc6-dev,make,python3,nodejs,npm,cargo,ca-certificates"
+NPM = {"express": "^4", "lodash": "^4", "typescript": "^5", "eslint": "^8"}
+
+# name, command, bar: at most so many times a plain overlay, and at most so many milliseconds more.
+CASES = [
+    ("gcc of 40 files", "mkdir /o; for i in $(seq 40); do gcc -O1 -c /work/c/f$i.c -o /o/f$i.o || exit 1; done", 1.15, None),
+    ("cargo build", "cp -r /work/crate /tmp/c && cd /tmp/c && CARGO_HOME=/tmp/h cargo build -q --offline", 1.15, None),
+    ("npm ci", "cp -r /work/npm /tmp/n && cd /tmp/n && npm ci --offline --no-audit --no-fund --cache /work/npm-cache"
+               " --logs-max=0 >/dev/null", 1.15, None),
+    ("untar of 5,000", "mkdir /x && tar -xf /work/many.tar -C /x", 1.15, None),
+    ("stat of 50,000", "find /work/files -type f -printf '%s' >/dev/null", 2.0, None),
+    ("node", "node -e 0", 1.5, 30),
+    ("python", "python3 -c 'import json, re, subprocess'", 1.5, 30),
+    ("gcc hello", "gcc -o /hello /work/c/f1.c -c", 1.5, 30),
+]
+
+
+def base(root):
+    """A docker archive with the root, made once. None where no mirror answers."""
+    kept = root / "target" / "bench-base"
+    archive = kept / "archive"
+    if (archive / "manifest.json").exists():
+        return archive
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    if not shutil.which("mmdebstrap"):
+        subprocess.run(["apt-get", "install", "-y", "-qq", "mmdebstrap"], check=True, stdout=subprocess.DEVNULL)
+    at = kept / "root"
+    mirror = os.environ.get("DEBIAN_MIRROR") or mirror_of_this_machine()
+    made = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(at), mirror],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if made.returncode != 0:
+        print("skipped: no Debian mirror answers:\n" + "\n".join(made.stdout.splitlines()[-5:]))
+        return None
+    shutil.rmtree(at / "var/cache/apt/archives", ignore_errors=True)
+    (at / "etc/apt/sources.list").write_text("")
+    fill(at / "work")
+    archive.mkdir()
+    tar = archive / "layer.tar"
+    subprocess.run(["tar", "-C", str(at), "--numeric-owner", "--one-file-system", "-cf", str(tar), "."], check=True)
+    digest = hashlib.file_digest(open(tar, "rb"), "sha256").hexdigest()
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    (archive / "config.json").write_text(json.dumps(
+        {"architecture": arch, "os": "linux", "config": {},
+         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}))
+    (archive / "manifest.json").write_text(json.dumps(
+        [{"Config": "config.json", "RepoTags": ["bench:1"], "Layers": ["layer.tar"]}]))
+    shutil.rmtree(at)
+    return archive
+
+
+def mirror_of_this_machine():
+    for path in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            words = line.split()
+            if line.startswith(("URIs:", "deb ")):
+                found = next((w for w in words[1:] if w.startswith("http") and w.rstrip("/").endswith("/debian")), None)
+                if found:
+                    return found
+    return "http://deb.debian.org/debian"
+
+
+def fill(work):
+    """What the commands work on."""
+    rng = random.Random(5)
+    (work / "c").mkdir(parents=True)
+    for n in range(1, 41):
+        body = "".join(f"int f{n}_{k}(int x) {{ return printf(\"%d\", x * {k}) + (int)strlen(\"{rng.random()}\"); }}\n"
+                       for k in range(30))
+        (work / "c" / f"f{n}.c").write_text(
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n" + body)
+    for n in range(50_000):
+        at = work / "files" / f"d{n // 250}"
+        at.mkdir(parents=True, exist_ok=True)
+        (at / f"f{n}").write_text(str(n % 977))
+    many = work / "many"
+    for n in range(5_000):
+        at = many / f"d{n // 100}"
+        at.mkdir(parents=True, exist_ok=True)
+        (at / f"f{n}").write_bytes(rng.randbytes(rng.randrange(100, 8000)))
+    subprocess.run(["tar", "-C", str(many), "-cf", str(work / "many.tar"), "."], check=True)
+    shutil.rmtree(many)
+    npm = work / "npm"
+    npm.mkdir()
+    (npm / "package.json").write_text(json.dumps({"name": "bench", "version": "1.0.0", "dependencies": NPM}))
+    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent", "--omit-lockfile-registry-resolved",
+                    "--cache", str(work / "npm-cache")], cwd=npm, check=True)
+    shutil.rmtree(npm / "node_modules")
+    crate = work / "crate"
+    (crate / "src").mkdir(parents=True)
+    # Crates that old compilers take as well.
+    (crate / "Cargo.toml").write_text('[package]\nname = "bench"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\n'
+                                      'itoa = "=1.0.1"\nryu = "=1.0.5"\nmemchr = "=2.4.1"\nsmallvec = "=1.8.0"\n')
+    (crate / "src/main.rs").write_text("fn main() { println!(\"{}\", itoa::Buffer::new().format(7)); }\n")
+    config = subprocess.check_output(["cargo", "vendor", "-q", "vendor"], cwd=crate, text=True)
+    (crate / ".cargo").mkdir()
+    (crate / ".cargo/config.toml").write_text(config)
+    lock = crate / "Cargo.lock"
+    lock.write_text(lock.read_text().replace("version = 4", "version = 3"))
+
+
+def program(root, name):
+    """Builds a benchmark program and gives its path."""
+    out = subprocess.check_output(["cargo", "bench", "-q", "-p", "memobuild-engine", "--bench", name, "--no-run",
+                                   "--message-format=json"], cwd=root, text=True)
+    for line in out.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == name:
+            return message["executable"]
+    sys.exit(f"bench: cargo made no program for {name}")
+
+
+def steps(bench, root):
+    """The rows of what tracing costs."""
+    if os.geteuid() != 0:
+        print("skipped: tracing (needs root)")
+        return
+    archive = base(root)
+    if archive is None:
+        return
+    rounds = "3" if bench.args.quick else "7"
+    arguments = [f"{name}={command}" for name, command, _, _ in CASES]
+    out = subprocess.check_output([program(root, "steps"), str(archive), str(bench.work / "steps-bench"), rounds, *arguments],
+                                  text=True)
+    for line in out.splitlines():
+        *name, plain, native, served, facts = line.split()
+        name, plain, native, served = " ".join(name), float(plain), float(native), float(served)
+        factor, more = next((f, m) for n, _, f, m in CASES if n == name)
+        for how, time in (("native reads", native), ("datadir+ off", served)):
+            met = time <= factor * plain and (more is None or time <= plain + more)
+            bar = f"at most {factor} x" + (f" and {more} ms more" if more else "")
+            bench.row(f"{name}, traced, {how}", f"{time:.0f} ms ({time / plain:.2f} x), {facts} facts", bar, met,
+                      f"plain overlay {plain:.0f} ms")
+
+
+def lookup(bench, root):
+    """The rows of decisions by facts."""
+    bars = {"facts-one-set": ("under one path set", 10), "facts-20-sets": ("under 20 path sets", 50)}
+    for line in subprocess.check_output([program(root, "lookup")], text=True).splitlines():
+        name, time = line.split()
+        what, bar = bars[name]
+        bench.row(f"100 results of 3,000 facts, {what}", f"{float(time):.1f} ms", f"at most {bar} ms", float(time) <= bar)
