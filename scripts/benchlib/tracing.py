@@ -31,15 +31,24 @@ def base(root):
         return archive
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
+    at = kept / "root"
+    return pack(at, archive) if bootstrap(at) else None
+
+
+def bootstrap(at):
+    """Makes the root; says whether a mirror answered."""
     if not shutil.which("mmdebstrap"):
         subprocess.run(["apt-get", "install", "-y", "-qq", "mmdebstrap"], check=True, stdout=subprocess.DEVNULL)
-    at = kept / "root"
     mirror = os.environ.get("DEBIAN_MIRROR") or mirror_of_this_machine()
     made = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(at), mirror],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode != 0:
         print("skipped: no Debian mirror answers:\n" + "\n".join(made.stdout.splitlines()[-5:]))
-        return None
+    return made.returncode == 0
+
+
+def pack(at, archive):
+    """The root with what the commands work on, as an archive; the root is gone afterwards."""
     shutil.rmtree(at / "var/cache/apt/archives", ignore_errors=True)
     (at / "etc/apt/sources.list").write_text("")
     fill(at / "work")
@@ -97,7 +106,7 @@ def fill(work):
     crate = work / "crate"
     (crate / "src").mkdir(parents=True)
     # Crates that old compilers take as well.
-    (crate / "Cargo.toml").write_text('[package]\nname = "bench"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\n'
+    (crate / "Cargo.toml").write_text('[package]\nname = "bench"\nversion = "1.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n'
                                       'itoa = "=1.0.1"\nryu = "=1.0.5"\nmemchr = "=2.4.1"\nsmallvec = "=1.8.0"\n')
     (crate / "src/main.rs").write_text("fn main() { println!(\"{}\", itoa::Buffer::new().format(7)); }\n")
     config = subprocess.check_output(["cargo", "vendor", "-q", "vendor"], cwd=crate, text=True)
