@@ -161,6 +161,21 @@ pub(crate) fn rename_in(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`rename_in`], but leaves what stands there; says whether it renamed. Both names are in directories that exist.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<bool> {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        // Not every file system can (NFS): whoever comes last wins there.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rename_in(from, to).map(|()| true),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Sets a damaged file aside under a name that is never looked up; says whether it did. Use [`crate::Store::set_aside`].
 pub(crate) fn set_aside(path: &Path) -> bool {
     let mut name = path.as_os_str().to_owned();

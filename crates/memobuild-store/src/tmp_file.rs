@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Result, StoreError},
-    layout::{Layout, rename_in},
+    layout::{Layout, rename_in, rename_new},
     lease::ProcessLease,
     mark,
 };
@@ -44,6 +44,19 @@ impl TmpFile {
 }
 
 impl TmpFile {
+    /// As [`TmpFile::keep`], but what stands there already stays: then the file is given back.
+    pub(crate) fn keep_if_new(mut self, to: &Path) -> Result<Option<Self>> {
+        seal(&self.file).map_err(StoreError::io("write", &self.path))?;
+        match rename_new(&self.path, to) {
+            Ok(true) => {
+                self.kept = true;
+                Ok(None)
+            }
+            Ok(false) => Ok(Some(self)),
+            Err(e) => Err(StoreError::io("write", to)(e)),
+        }
+    }
+
     /// Renames it to where it belongs as it is: for files that are replaced and whose times mean something.
     pub(crate) fn keep_plain(mut self, to: &Path) -> Result<()> {
         rename_in(&self.path, to).map_err(StoreError::io("write", to))?;

@@ -337,3 +337,32 @@ fn an_unknown_format_is_refused_and_left_alone() {
     assert!(matches!(&error, StoreError::Format { found, .. } if found == "memobuild store 99"));
     assert!(error.hint().unwrap().contains("MEMOBUILD_CACHE_DIR"));
 }
+
+#[test]
+fn writers_of_the_same_bundle_at_the_same_time_don_t_take_it_from_each_other() {
+    let (_dir, store) = store();
+    for round in 0..200u32 {
+        let contents: Vec<Vec<u8>> = (0..20u32).map(|n| format!("{round} {n}").into_bytes()).collect();
+        let barrier = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            for turn in 0..3 {
+                let (store, contents, barrier) = (&store, &contents, &barrier);
+                scope.spawn(move || {
+                    let writer = store.bundle_writer();
+                    // In another order, so that one file in place of the other is laid out differently.
+                    let mut mine: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+                    let all = diff(&mine);
+                    mine.rotate_left(turn);
+                    mine.iter().for_each(|bytes| drop(writer.add_bytes(bytes).unwrap()));
+                    barrier.wait();
+                    let id = writer.finish(&all).unwrap();
+                    assert_eq!(*store.load_bundle(&id).unwrap().unwrap(), all);
+                    for bytes in mine {
+                        assert_eq!(store.content(&ContentDigest::of(bytes)).unwrap().read_all().unwrap(), bytes);
+                    }
+                });
+            }
+        });
+    }
+    assert!(store.check().unwrap().is_empty());
+}

@@ -208,7 +208,15 @@ impl BundleWriter {
         let Some(tmp) = state.file else { unreachable!("spilling makes the file") };
         let path = store.layout().bundle(&id);
         let meta = tmp.file.metadata().map_err(StoreError::io("inspect", &tmp.path))?;
-        tmp.keep(&path)?;
+        // Two steps of one build, or two processes, may make equal diffs at the same time. The first one's file stays:
+        // whoever has read its tables could not read contents out of another.
+        if let Some(tmp) = tmp.keep_if_new(&path)? {
+            match store.complete_bundle(&id) {
+                Ok(Some(_)) => return Ok(id),
+                Err(e) if !e.is_damage() => return Err(e),
+                _ => tmp.keep(&path)?,
+            }
+        }
         // One that was there and incomplete has been replaced.
         store.bundles().forget(&id);
         store.bundles().register(Bundle::new(id, path, (meta.dev(), meta.ino()), footer, tables));
