@@ -4,8 +4,8 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -17,14 +17,14 @@ use crate::{
     contents::Contents,
     error::SandboxError,
     ids::Ids,
-    launch::ServerHandle,
+    launch::{ServerHandle, Waiting},
     layout::{layers::Layers, roots::Roots},
     mode::{Mode, ModeChoice, ModeKind},
     run::{self, Job},
     rundir::RunDir,
     sandbox::SandboxConfig,
     served::View,
-    spec::Bytes,
+    spec::{Bytes, Room, Shape},
     step::{Cancel, Output, Step, Stream},
 };
 
@@ -41,6 +41,10 @@ pub(crate) struct Chosen {
     pub(crate) roots: Roots,
     run: RunDir,
     steps: AtomicU64,
+    /// Made ready for the next step that is like the last one.
+    spare: Mutex<Option<Waiting>>,
+    /// Whether a step ran.
+    ran: AtomicBool,
 }
 
 impl Chosen {
@@ -48,12 +52,57 @@ impl Chosen {
     pub(crate) fn step_dir(&self) -> Result<PathBuf, SandboxError> {
         step_dir(&self.run.path, &self.steps)
     }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_ready(&self, shape: Shape) -> Result<Waiting, SandboxError> {
+        self.server.make_ready(Some(room(&self.run, self.step_dir()?, shape)?))
+    }
+
+    /// A process with a room: the one that was made ready, if it is of that shape.
+    pub(crate) fn waiting(&self, shape: Shape) -> Result<Waiting, SandboxError> {
+        let fits = |waiting: &Waiting| waiting.room.as_ref().is_some_and(|room| room.shape == shape);
+        let spare = self.spare().take();
+        match spare {
+            Some(spare) if fits(&spare) => return Ok(spare),
+            Some(other) => self.server.leave(other.leave()),
+            None => {}
+        }
+        self.make_ready(shape)
+    }
+
+    /// Has a room made ready while a step runs: when there was one step before, there may be more.
+    pub(crate) fn make_spare(&self, shape: Shape) -> Result<(), SandboxError> {
+        let mut spare = self.spare();
+        if spare.is_none() && self.ran.swap(true, Ordering::Relaxed) {
+            *spare = Some(self.make_ready(shape)?);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Chosen {
     fn drop(&mut self) {
+        if let Some(spare) = self.spare().take() {
+            self.server.leave(spare.leave());
+        }
         self.run.remove(&self.server);
     }
+}
+
+fn room(run: &RunDir, dir: PathBuf, shape: Shape) -> Result<Room, SandboxError> {
+    // One for all: each step mounts a tmpfs over it in a namespace of its own.
+    let mem = run.path.join("mem");
+    match std::fs::create_dir(&mem) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(SandboxError::Scratch { path: mem, source });
+        }
+        _ => {}
+    }
+    let bytes = |path: &Path| path.as_os_str().as_bytes().into();
+    Ok(Room { dir: bytes(&dir), mem: bytes(&mem), shape })
 }
 
 fn step_dir(run: &Path, steps: &AtomicU64) -> Result<PathBuf, SandboxError> {
@@ -78,7 +127,8 @@ pub(crate) fn choose(config: &SandboxConfig) -> Result<Chosen, SandboxError> {
             (Ok(datadir), Some(server)) => {
                 let mode = Mode { kind, ownership: ids.class(), why: why(kind, &ids, &reasons) };
                 let (layers, roots) = (Layers::new(&run.path), Roots::new(&run.path));
-                return Ok(Chosen { mode, server, datadir, layers, roots, run, steps });
+                let (spare, ran) = (Mutex::new(None), AtomicBool::new(false));
+                return Ok(Chosen { mode, server, datadir, layers, roots, run, steps, spare, ran });
             }
             (Ok(_), None) => {}
             (Err(e), kept) => {
@@ -151,12 +201,14 @@ fn probe(
         let lower = dir.join("lower");
         std::fs::create_dir(&lower).map_err(|source| SandboxError::Scratch { path: lower.clone(), source })?;
         let chains: [Vec<Bytes>; 1] = [vec![lower.as_os_str().as_bytes().into()]];
+        let shape = compose::shape(&step, &server.ids, kind == ModeKind::Traced);
+        let room = room(run, dir.clone(), shape)?;
         let mut spec = match kind {
             ModeKind::Traced => {
                 let lowers = Lowers::Fuse { data: datadir.then_some(lower.as_path()) };
-                compose::spec(&step, &view, &dir, &server.ids, &lowers)?
+                compose::spec(&step, &view, room, &server.ids, &lowers)?
             }
-            ModeKind::Exact => compose::spec(&step, &view, &dir, &server.ids, &Lowers::LaidOut(&chains))?,
+            ModeKind::Exact => compose::spec(&step, &view, room, &server.ids, &Lowers::LaidOut(&chains))?,
             ModeKind::Chroot => compose::chroot_spec(&step, &view, &dir, &server.ids, &lower)?,
         };
         spec.probe = true;
@@ -171,8 +223,11 @@ fn probe(
             creator: (0, 0),
             asked: Instant::now(),
         };
-        let result = run::run(server, &job);
-        server.remove(&dir)?;
+        let waiting = server.make_ready((kind != ModeKind::Chroot).then(|| spec.room.clone()))?;
+        let result = run::run(server, waiting, &job);
+        if kind == ModeKind::Chroot {
+            server.remove(&dir)?;
+        }
         match result {
             Ok(_) => return Ok(datadir),
             // Kernels before 6.16 refuse the option.

@@ -9,7 +9,7 @@ use crate::{
     harvest::walk::OWNER_XATTR,
     ids::{IdMap, Ids},
     served::{From, SYSTEM_DIRS, View},
-    spec::{Bytes, MountSpec, RootMeta, SideFile, Source, Spec},
+    spec::{Bytes, MountSpec, Room, RootMeta, Shape, SideFile, Source, Spec},
     step::{Network, Security, Step, Ulimit},
 };
 
@@ -19,7 +19,7 @@ const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 
 /// Where a step's trees lie: served, or laid out as chains of directories, uppermost first.
 pub(crate) enum Lowers<'a> {
-    /// Tree N is `fuse/N` in the step's directory; large blobs are read from the given directory, if any.
+    /// Tree N is `fuse/N` in the step's tmpfs; large blobs are read from the given directory, if any.
     Fuse { data: Option<&'a Path> },
     /// Tree N is the N-th chain.
     LaidOut(&'a [Vec<Bytes>]),
@@ -93,12 +93,25 @@ fn root_meta(meta: &Meta, ids: &Ids) -> RootMeta {
     RootMeta { mode: meta.mode, owner, mtime: (meta.mtime.secs, meta.mtime.nanos), xattrs }
 }
 
+/// What a step's room must be like.
+pub(crate) fn shape(step: &Step, ids: &Ids, fuse: bool) -> Shape {
+    Shape {
+        fuse,
+        no_network: step.network == Network::None,
+        insecure: step.security == Security::Insecure,
+        single: ids.single(),
+        shm_size: step.shm_size.unwrap_or(DEFAULT_SHM),
+    }
+}
+
 /// The spec of a step in a root that is laid out at the given path; nothing is mounted.
 pub(crate) fn chroot_spec(step: &Step, view: &View, dir: &Path, ids: &Ids, root: &Path) -> Result<Spec, SandboxError> {
     if step.network == Network::None {
         return Err(SandboxError::Unsupported("the chroot mode cannot take the network away from a step".into()));
     }
-    let mut spec = spec(step, view, dir, ids, &Lowers::LaidOut(&[]))?;
+    let dir: Bytes = dir.as_os_str().as_bytes().into();
+    let room = Room { dir: dir.clone(), mem: dir, shape: shape(step, ids, false) };
+    let mut spec = spec(step, view, room, ids, &Lowers::LaidOut(&[]))?;
     spec.mounts.clear();
     spec.side.clear();
     spec.chroot = Some(root.as_os_str().as_bytes().into());
@@ -107,16 +120,17 @@ pub(crate) fn chroot_spec(step: &Step, view: &View, dir: &Path, ids: &Ids, root:
     Ok(spec)
 }
 
-/// The spec of a step in the given scratch directory.
-pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Lowers<'_>) -> Result<Spec, SandboxError> {
-    let (fuse, data) = match lowers {
-        Lowers::Fuse { data } => (true, *data),
-        Lowers::LaidOut(_) => (false, None),
+/// The spec of a step in the given room.
+pub(crate) fn spec(step: &Step, view: &View, room: Room, ids: &Ids, lowers: &Lowers<'_>) -> Result<Spec, SandboxError> {
+    let data = match lowers {
+        Lowers::Fuse { data } => *data,
+        Lowers::LaidOut(_) => None,
     };
     let bytes = |path: &Path| -> Bytes { path.as_os_str().as_bytes().into() };
+    let in_memory = |name: String| -> Bytes { [&room.mem, b"/".as_slice(), name.as_bytes()].concat().into() };
     let tree_dirs = |tree: usize| -> Vec<Bytes> {
         match lowers {
-            Lowers::Fuse { .. } => vec![bytes(&dir.join("fuse").join(tree.to_string()))],
+            Lowers::Fuse { .. } => vec![in_memory(format!("fuse/{tree}"))],
             Lowers::LaidOut(chains) => chains.get(tree).cloned().unwrap_or_default(),
         }
     };
@@ -127,7 +141,7 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
             From::Side { name } => {
                 let confined = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
                 let attributes = read_only | confined;
-                Source::Bind { path: bytes(&dir.join("side").join(name)), attributes }
+                Source::Bind { path: in_memory(format!("side/{name}")), attributes }
             }
             From::Tree { tree, path, writable, .. } => {
                 let dirs = tree_dirs(*tree);
@@ -152,8 +166,6 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         mounts.push(MountSpec { target: point.target.as_slice().into(), source });
     }
     Ok(Spec {
-        dir: bytes(dir),
-        fuse,
         lowers: tree_dirs(0),
         data: data.map(bytes),
         root: root_meta(step.root.root().meta(), ids),
@@ -168,16 +180,13 @@ pub(crate) fn spec(step: &Step, view: &View, dir: &Path, ids: &Ids, lowers: &Low
         cwd: step.cwd.as_slice().into(),
         ids: ids_of(step, ids)?,
         hostname: view.hostname.as_slice().into(),
-        no_network: step.network == Network::None,
-        shm_size: step.shm_size.unwrap_or(DEFAULT_SHM),
         limits: step.ulimits.iter().map(resource).collect::<Result<_, _>>()?,
-        insecure: step.security == Security::Insecure,
-        single: ids.single(),
         supervise: ids.map != IdMap::Host,
         id_limit: ids.limit(),
         chroot: None,
         skip: Vec::new(),
         cgroup: step.cgroup_parent.as_ref().map(|name| name.as_bytes().into()),
         probe: false,
+        room,
     })
 }

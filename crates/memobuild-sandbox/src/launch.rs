@@ -1,6 +1,7 @@
 //! Starts the sandbox server and speaks to it.
 
 use std::{
+    collections::VecDeque,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -12,17 +13,21 @@ use std::{
 };
 
 use memobuild_tree::{Diff, Tree};
-use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::{
+    event::{PollFd, PollFlags},
+    fs::{MemfdFlags, SeekFrom},
+};
 
 use crate::{
     channel::{self, Receiver},
     contents::Contents,
     error::SandboxError,
+    fuse,
     ids::{IdMap, Ids},
     layout::order::{Batch, Order, Orders},
     sandbox::SANDBOX_INIT_ARG,
     server::Hello,
-    spec::{Event, Request, Spec},
+    spec::{Begin, Event, Request, Room, Spec},
     wire::Wire,
 };
 
@@ -34,8 +39,21 @@ pub(crate) struct ServerHandle {
     child: Mutex<Child>,
     /// Removals under way: they are waited for at the end.
     removals: Mutex<Vec<OwnedFd>>,
+    /// Steps that are over but for taking down what was theirs.
+    leaving: Mutex<VecDeque<Leaving>>,
     /// How ids are mapped.
     pub(crate) ids: Ids,
+}
+
+/// Most steps of which a build lets the remains be taken down behind its back.
+const MOST_LEAVING: usize = 8;
+
+/// A process that makes a room ready, or has done so, and waits for the step. Dropped, it goes, and the room with it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// What it was made for; `None` for a step that changes root only.
+    pub(crate) room: Option<Room>,
+    socket: OwnedFd,
 }
 
 /// The main process's ends of a step.
@@ -43,6 +61,37 @@ pub(crate) struct Running {
     pub(crate) socket: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+/// A step whose processes have all ended: its last one takes its mounts down and removes its directory, upon which the
+/// file server ends.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    socket: OwnedFd,
+    files: Option<fuse::Server>,
+}
+
+impl Leaving {
+    /// `files` has served the step. It is too late for its failures to matter: those that the step can have met were
+    /// looked for when it ended.
+    pub(crate) fn new(socket: OwnedFd, files: Option<fuse::Server>) -> Self {
+        let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
+        Self { socket, files }
+    }
+
+    fn is_over(&self) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..))
+    }
+
+    /// Waits until nothing of it is left.
+    pub(crate) fn wait(self) {
+        while let Ok(Some(_)) = Receiver::new().receive::<Event>(&self.socket) {}
+        if let Some(files) = self.files {
+            let _ = files.join();
+        }
+    }
 }
 
 fn helper(what: &str) -> impl Fn(io::Error) -> SandboxError + '_ {
@@ -60,8 +109,13 @@ impl ServerHandle {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|e| SandboxError::Helper(format!("starting {}: {e}", program.display())))?;
-        let handle =
-            Self { socket: Mutex::new(near), child: Mutex::new(child), removals: Mutex::default(), ids: ids.clone() };
+        let handle = Self {
+            socket: Mutex::new(near),
+            child: Mutex::new(child),
+            removals: Mutex::default(),
+            leaving: Mutex::default(),
+            ids: ids.clone(),
+        };
         handle.greet(&ids)?;
         Ok(handle)
     }
@@ -100,16 +154,23 @@ impl ServerHandle {
         channel::send(&*socket, request, descriptors).map_err(helper("asking"))
     }
 
-    /// Starts a step.
-    pub(crate) fn run(&self, spec: &Spec) -> Result<Running, SandboxError> {
-        let file = spec_file(spec).map_err(helper("writing what to run"))?;
+    /// Starts the process of a step that is to come, which makes the room ready meanwhile.
+    pub(crate) fn make_ready(&self, room: Option<Room>) -> Result<Waiting, SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
-        let pipe =
-            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| helper("making a pipe")(e.into()));
-        let (stdout, stdout_far) = pipe()?;
-        let (stderr, stderr_far) = pipe()?;
-        self.request(&Request::Run {}, &[file.as_fd(), stdout_far.as_fd(), stderr_far.as_fd(), far.as_fd()])?;
-        Ok(Running { socket: near, stdout, stderr })
+        self.request(&Request::Run { room: room.clone() }, &[far.as_fd()])?;
+        Ok(Waiting { room, socket: near })
+    }
+
+    /// Notes a step that takes itself down. Those that have done so are forgotten.
+    pub(crate) fn leave(&self, step: Leaving) {
+        let mut over = Vec::new();
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.push_back(step);
+        while leaving.len() > MOST_LEAVING || leaving.front().is_some_and(Leaving::is_over) {
+            over.extend(leaving.pop_front());
+        }
+        drop(leaving);
+        over.into_iter().for_each(Leaving::wait);
     }
 
     /// Lays out the diff that leads to a tree: as a layer of an overlay in a new directory, or as a change to the tree
@@ -178,6 +239,8 @@ impl ServerHandle {
 
     /// Waits for removals; the first that failed is told.
     pub(crate) fn finish_removals(&self) -> Result<(), SandboxError> {
+        let leaving = std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        leaving.into_iter().for_each(Leaving::wait);
         let waiting = std::mem::take(&mut *self.removals.lock().unwrap_or_else(PoisonError::into_inner));
         let mut result = Ok(());
         for socket in waiting {
@@ -204,6 +267,29 @@ impl Drop for ServerHandle {
         let socket = self.socket.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Both);
         let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
+    }
+}
+
+impl Waiting {
+    /// Gives it the step.
+    pub(crate) fn begin(self, spec: &Spec) -> Result<Running, SandboxError> {
+        let file = spec_file(spec).map_err(helper("writing what to run"))?;
+        let pipe =
+            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| helper("making a pipe")(e.into()));
+        let (stdout, stdout_far) = pipe()?;
+        let (stderr, stderr_far) = pipe()?;
+        let descriptors = [file.as_fd(), stdout_far.as_fd(), stderr_far.as_fd()];
+        match channel::send(&self.socket, &Begin::Step {}, &descriptors) {
+            // It has gone already; why, it has said.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other.map_err(helper("asking"))?,
+        }
+        Ok(Running { socket: self.socket, stdout, stderr })
+    }
+
+    /// Gives it up.
+    pub(crate) fn leave(self) -> Leaving {
+        Leaving::new(self.socket, None)
     }
 }
 

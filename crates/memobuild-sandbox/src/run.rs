@@ -18,7 +18,7 @@ use crate::{
     error::SandboxError,
     fuse::{Export, Served, Server, recorder::Recorder},
     harvest::assemble::{Assembled, Assembler, Clock},
-    launch::{Running, ServerHandle},
+    launch::{Leaving, Running, ServerHandle, Waiting},
     spec::{Event, Spec},
     step::{Cancel, Exit, Outcome, Output, Stream, Timings},
 };
@@ -55,8 +55,8 @@ struct Driver<'a> {
     assembler: Option<Assembler<'a>>,
     receiver: Receiver,
     exit: Option<Exit>,
-    started: Option<Instant>,
     ended: Option<Instant>,
+    took: Duration,
     verdict: Option<Verdict>,
     open: [bool; 2],
     owners: crate::fuse::OwnerView,
@@ -69,9 +69,9 @@ pub(crate) struct Ran {
     pub(crate) touched: Vec<Vec<u8>>,
 }
 
-/// Runs a step to its end.
-pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Ran, SandboxError> {
-    let running = server.run(job.spec)?;
+/// Runs a step to its end, in what was made ready for it.
+pub(crate) fn run(server: &ServerHandle, waiting: Waiting, job: &Job<'_>) -> Result<Ran, SandboxError> {
+    let running = waiting.begin(job.spec)?;
     let mut driver = Driver {
         job,
         running,
@@ -80,14 +80,14 @@ pub(crate) fn run(server: &ServerHandle, job: &Job<'_>) -> Result<Ran, SandboxEr
         assembler: None,
         receiver: Receiver::new(),
         exit: None,
-        started: None,
         ended: None,
+        took: Duration::ZERO,
         verdict: None,
         open: [true; 2],
         owners: server.ids.view(),
     };
     let looped = driver.drive();
-    driver.finish(looped)
+    driver.finish(server, looped)
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {
@@ -97,10 +97,10 @@ fn is_readable(fd: &OwnedFd) -> bool {
 }
 
 impl Driver<'_> {
-    /// Waits for events until the step's process has gone and all output was read.
+    /// Waits for events until the step is over and all output was read.
     fn drive(&mut self) -> Result<(), SandboxError> {
         let mut socket_open = true;
-        while socket_open || self.open != [false; 2] {
+        while (socket_open && !matches!(self.verdict, Some(Verdict::Ended))) || self.open != [false; 2] {
             if self.job.cancel.is_cancelled() {
                 self.stop(SandboxError::Cancelled);
             } else if let Some(why) = self.files.as_ref().filter(|_| socket_open).and_then(Server::trouble) {
@@ -207,9 +207,10 @@ impl Driver<'_> {
                 let started = Server::start(device, served, self.job.contents, &self.recorder);
                 self.files = Some(started.map_err(|e| SandboxError::Serving(e.to_string()))?);
             }
-            Event::Started {} => self.started = Some(Instant::now()),
-            Event::Ended { signal, code, from, to } => {
+            Event::Started {} => return Err(SandboxError::Helper("an unexpected message".into())),
+            Event::Ended { signal, code, from, to, took } => {
                 self.ended = Some(Instant::now());
+                self.took = Duration::from_nanos(took);
                 self.exit = Some(if signal { Exit::Signal(code) } else { Exit::Code(code) });
                 let clock = Clock::new((from, to), self.job.trees);
                 let shown = self.job.trees.first().unwrap_or(self.job.before);
@@ -242,36 +243,39 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn finish(self, looped: Result<(), SandboxError>) -> Result<Ran, SandboxError> {
-        if looped.is_err() {
-            // Closing the socket kills the step, so that the mount goes and the file server ends.
-            drop(self.running);
-        }
-        let served = self.files.map_or(Ok(()), Server::join);
-        looped?;
-        match self.verdict {
-            Some(Verdict::Ended) => {}
-            Some(Verdict::Error(e)) => return Err(e),
-            None => return Err(SandboxError::Helper("it ended before the step".into())),
-        }
-        served.map_err(SandboxError::Serving)?;
-        let exit = self.exit.ok_or_else(|| SandboxError::Helper("no exit status came".into()))?;
-        let Assembled { diff, touched } = match self.assembler {
-            Some(assembler) if exit.success() && !self.job.spec.probe => assembler.finish()?,
-            _ => Assembled { diff: Diff::default(), touched: Vec::new() },
+    fn finish(self, server: &ServerHandle, looped: Result<(), SandboxError>) -> Result<Ran, SandboxError> {
+        let Running { socket, .. } = self.running;
+        let verdict = match (looped, self.verdict) {
+            (Err(e), _) | (Ok(()), Some(Verdict::Error(e))) => Err(e),
+            (Ok(()), None) => Err(SandboxError::Helper("it ended before the step".into())),
+            (Ok(()), Some(Verdict::Ended)) => Ok(()),
         };
+        if let Err(e) = verdict {
+            // The other end of the socket closed kills the step, so that the mount goes and the file server ends.
+            Leaving::new(socket, self.files).wait();
+            return Err(e);
+        }
+        let failure = self.files.as_ref().and_then(Server::failure);
+        let assembled = match self.assembler {
+            _ if failure.is_some() => Err(SandboxError::Serving(failure.unwrap_or_default())),
+            Some(assembler) if self.exit.is_some_and(Exit::success) && !self.job.spec.probe => assembler.finish(),
+            _ => Ok(Assembled { diff: Diff::default(), touched: Vec::new() }),
+        };
+        server.leave(Leaving::new(socket, self.files));
+        let Assembled { diff, touched } = assembled?;
+        let exit = self.exit.ok_or_else(|| SandboxError::Helper("no exit status came".into()))?;
         let now = Instant::now();
-        let (started, ended) = (self.started.unwrap_or(now), self.ended.unwrap_or(now));
+        let ended = self.ended.unwrap_or(now);
         let between = |from: Instant, to: Instant| to.checked_duration_since(from).unwrap_or(Duration::ZERO);
         let outcome = Outcome {
             exit,
             diff,
-            complete: self.job.spec.fuse && self.recorder.complete(),
+            complete: self.job.spec.room.shape.fuse && self.recorder.complete(),
             looks: self.recorder.take(self.job.trees.len()),
             looked: self.recorder.looked(),
             timings: Timings {
-                setup: between(self.job.asked, started),
-                run: between(started, ended),
+                setup: between(self.job.asked, ended).saturating_sub(self.took),
+                run: self.took,
                 harvest: between(ended, now),
             },
         };

@@ -1,6 +1,7 @@
 //! The sandbox as callers see it: its settings, and running a step in the mode that was found.
 
 use std::{
+    ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +19,7 @@ use crate::{
     mode::{Mode, ModeChoice, ModeKind},
     run::{Job, Ran, run},
     served::{SYSTEM_DIRS, View},
-    spec::Bytes,
+    spec::{Bytes, Spec},
     ssh::Proxy,
     step::{Cancel, Mount, MountKind, Outcome, Output, Step},
 };
@@ -70,7 +71,6 @@ pub struct Sandbox {
 struct Call<'a> {
     chosen: &'a Chosen,
     step: &'a Step,
-    dir: &'a Path,
     contents: &'a Arc<dyn Contents>,
     output: &'a dyn Output,
     cancel: &'a Cancel,
@@ -109,16 +109,11 @@ impl Sandbox {
     ) -> Result<Outcome, SandboxError> {
         let asked = Instant::now();
         let chosen = self.chosen()?;
-        let dir = chosen.step_dir()?;
-        let result = with_sockets(step, &dir, &chosen.server).and_then(|(step, _proxies)| {
-            let call = Call { chosen: &chosen, step: &step, dir: &dir, contents, output, cancel, asked };
-            match chosen.mode.kind {
-                ModeKind::Traced | ModeKind::Exact => call.mounted(),
-                ModeKind::Chroot => call.in_root(),
-            }
-        });
-        chosen.server.remove(&dir)?;
-        result
+        let call = Call { chosen: &chosen, step, contents, output, cancel, asked };
+        match chosen.mode.kind {
+            ModeKind::Traced | ModeKind::Exact => call.mounted(),
+            ModeKind::Chroot => call.in_root(),
+        }
     }
 
     /// Lays a tree out in a directory that is made for it, with owners as steps will see them: for new cache mounts,
@@ -153,10 +148,10 @@ fn with_sockets(step: &Step, dir: &Path, server: &ServerHandle) -> Result<(Step,
 }
 
 impl Call<'_> {
-    fn job<'a>(&'a self, spec: &'a crate::spec::Spec, view: &'a View) -> Job<'a> {
+    fn job<'a>(&'a self, spec: &'a Spec, dir: &'a Path, view: &'a View) -> Job<'a> {
         Job {
             spec,
-            dir: self.dir,
+            dir,
             trees: &view.trees,
             before: &self.step.root,
             contents: self.contents,
@@ -169,17 +164,24 @@ impl Call<'_> {
 
     /// In namespaces, with an overlay.
     fn mounted(&self) -> Result<Outcome, SandboxError> {
-        let view = View::of(self.step)?;
+        let (chosen, server) = (self.chosen, &self.chosen.server);
+        let traced = chosen.mode.kind == ModeKind::Traced;
+        let shape = compose::shape(self.step, &server.ids, traced);
+        let waiting = chosen.waiting(shape)?;
+        let room = waiting.room.clone().ok_or_else(|| SandboxError::Helper("no room was made".into()))?;
+        let dir = PathBuf::from(OsStr::from_bytes(&room.dir));
+        let (step, _proxies) = with_sockets(self.step, &dir, server)?;
+        let view = View::of(&step)?;
         let chains;
-        let lowers = if self.chosen.mode.kind == ModeKind::Traced {
-            Lowers::Fuse { data: self.contents.blobs_dir().filter(|_| self.chosen.datadir && !self.step.see_reads) }
+        let lowers = if traced {
+            Lowers::Fuse { data: self.contents.blobs_dir().filter(|_| chosen.datadir && !step.see_reads) }
         } else {
-            chains = self.chains(&view)?;
+            chains = self.chains(&view, &dir)?;
             Lowers::LaidOut(&chains)
         };
-        let server = &self.chosen.server;
-        let spec = compose::spec(self.step, &view, self.dir, &server.ids, &lowers)?;
-        let mut outcome = run(server, &self.job(&spec, &view))?.outcome;
+        let spec = compose::spec(&step, &view, room, &server.ids, &lowers)?;
+        chosen.make_spare(shape)?;
+        let mut outcome = run(server, waiting, &self.job(&spec, &dir, &view))?.outcome;
         if let Some(root) = outcome.looks.first_mut() {
             root.merge(&view.looked);
         }
@@ -187,14 +189,14 @@ impl Call<'_> {
     }
 
     /// The chains of a step's trees. Mount points make a small layer of their own, in the step's directory.
-    fn chains(&self, view: &View) -> Result<Vec<Vec<Bytes>>, SandboxError> {
+    fn chains(&self, view: &View, dir: &Path) -> Result<Vec<Vec<Bytes>>, SandboxError> {
         let (server, contents) = (&self.chosen.server, &**self.contents);
         let mut chains = Vec::new();
         for (number, (before, shown)) in view.originals.iter().zip(&view.trees).enumerate() {
             let mut chain = self.chosen.layers.chain(server, before, contents)?;
             let stubs = Diff::between(before, shown);
             if !stubs.is_empty() {
-                let layer = self.dir.join(format!("stubs{number}"));
+                let layer = dir.join(format!("stubs{number}"));
                 server.lay_out(&layer, true, &stubs, shown, contents)?;
                 chain.insert(0, layer.as_os_str().as_bytes().into());
             }
@@ -205,16 +207,25 @@ impl Call<'_> {
 
     /// In a root on disk, without namespaces or mounts.
     fn in_root(&self) -> Result<Outcome, SandboxError> {
-        let view = View::of(self.step)?;
+        let dir = self.chosen.step_dir()?;
+        let result = with_sockets(self.step, &dir, &self.chosen.server)
+            .and_then(|(step, _proxies)| self.in_root_with(&step, &dir));
+        self.chosen.server.remove(&dir)?;
+        result
+    }
+
+    fn in_root_with(&self, step: &Step, dir: &Path) -> Result<Outcome, SandboxError> {
+        let view = View::of(step)?;
         let composite = view.composite()?;
         let mut targets: Vec<Vec<u8>> = view.points.iter().map(|p| p.target.clone()).collect();
         targets.extend(SYSTEM_DIRS.iter().map(|d| d.as_bytes().to_vec()));
         let server = &self.chosen.server;
         let root = self.chosen.roots.take(server, composite, targets, &**self.contents)?;
-        let spec = compose::chroot_spec(self.step, &view, self.dir, &server.ids, &root.dir)?;
-        let Ran { outcome, touched } = run(server, &self.job(&spec, &view))?;
+        let spec = compose::chroot_spec(step, &view, dir, &server.ids, &root.dir)?;
+        let waiting = server.make_ready(None)?;
+        let Ran { outcome, touched } = run(server, waiting, &self.job(&spec, dir, &view))?;
         if outcome.exit.success() {
-            let after = outcome.diff.apply(&self.step.root).map_err(|e| SandboxError::Helper(e.to_string()))?;
+            let after = outcome.diff.apply(&step.root).map_err(|e| SandboxError::Helper(e.to_string()))?;
             root.settle(&outcome.diff, &after, &touched)?;
         }
         Ok(outcome)

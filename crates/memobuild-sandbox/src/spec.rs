@@ -5,20 +5,47 @@ use crate::wire::wire;
 /// Bytes on the wire.
 pub(crate) type Bytes = Box<[u8]>;
 
-/// Everything needed to set a step up and run it.
+/// A place for a step: what can be made ready before the step is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// The step's own scratch directory; exists and is empty. Gets `upper` and `work`.
+    pub(crate) dir: Bytes,
+    /// A directory over which the step mounts a tmpfs that nobody else sees. All that need not lie on a disk is there:
+    /// `fuse`, `side`, `root`, and `proc`, `sys` and `dev` until they are moved into the root.
+    pub(crate) mem: Bytes,
+    /// What is made ready.
+    pub(crate) shape: Shape,
+}
+wire!(struct Room { dir, mem, shape });
+
+/// What rooms differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Whether the lower sides come from FUSE, mounted at `mem/fuse` and served by the other end.
+    pub(crate) fuse: bool,
+    /// Whether the step gets a network of its own, with nothing but a loopback device.
+    pub(crate) no_network: bool,
+    /// All capabilities, no filter, no masked files.
+    pub(crate) insecure: bool,
+    /// Only one id is mapped: groups cannot be set.
+    pub(crate) single: bool,
+    /// Size of /dev/shm.
+    pub(crate) shm_size: u64,
+}
+wire!(struct Shape { fuse, no_network, insecure, single, shm_size });
+
+/// Everything needed to run a step in its room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
-    /// The step's own scratch directory; exists and is empty.
-    pub(crate) dir: Bytes,
-    /// Whether the lower sides come from FUSE, mounted at `dir/fuse` and served by the other end.
-    pub(crate) fuse: bool,
+    /// Where, and what was made ready for it.
+    pub(crate) room: Room,
     /// Lower directories of the root, uppermost first.
     pub(crate) lowers: Vec<Bytes>,
     /// Directory of large blobs for overlay's `datadir+`.
     pub(crate) data: Option<Bytes>,
     /// Metadata that the root directory starts with.
     pub(crate) root: RootMeta,
-    /// Files of a small tmpfs at `dir/side`, to be bind-mounted from there: hosts, resolv.conf, secrets.
+    /// Files in memory, made in `mem/side` to be bind-mounted from there: hosts, resolv.conf, secrets.
     pub(crate) side: Vec<SideFile>,
     /// What to mount, in order.
     pub(crate) mounts: Vec<MountSpec>,
@@ -32,16 +59,8 @@ pub(crate) struct Spec {
     pub(crate) ids: (u32, u32, Vec<u32>),
     /// Host name.
     pub(crate) hostname: Bytes,
-    /// Whether the step gets a network of its own, with nothing but a loopback device.
-    pub(crate) no_network: bool,
-    /// Size of /dev/shm.
-    pub(crate) shm_size: u64,
     /// Resource numbers (`RLIMIT_*`), soft and hard limits.
     pub(crate) limits: Vec<(u32, u64, u64)>,
-    /// All capabilities, no filter.
-    pub(crate) insecure: bool,
-    /// Only one id is mapped: groups cannot be set.
-    pub(crate) single: bool,
     /// Owners that cannot be mapped, and devices, are recorded by answering system calls.
     pub(crate) supervise: bool,
     /// Ids from here on cannot be mapped: files that belong to them show as root's, with an attribute that tells.
@@ -57,9 +76,8 @@ pub(crate) struct Spec {
 }
 
 wire!(struct Spec {
-    dir, fuse, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, no_network, shm_size, limits, insecure, single,
-    supervise, id_limit, chroot, skip,
-    cgroup, probe
+    room, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, limits, supervise, id_limit, chroot, skip, cgroup,
+    probe
 });
 
 /// Metadata of the root directory. FUSE never sees `/` itself, so the upper directory starts with it.
@@ -107,19 +125,29 @@ wire!(enum Source {
     2 => Tmpfs { size },
 });
 
-/// What a running step says to the main process, each in one message of its socket.
+/// The step for a room: its spec in a memory file, since it may be large, then standard output and error. Where the
+/// command's process gets it, a socket for the descriptor of its filter may follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// The one thing there is to say.
+    Step {},
+}
+wire!(enum Begin { 0 => Step {} });
+
+/// What the sandbox's processes say to each other, each in one message of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The FUSE device comes with this message.
     Fuse {},
-    /// All is mounted; the command starts now.
+    /// Ids are to be mapped; or, with the filter's descriptor, the command has one.
     Started {},
     /// The command could not be executed.
     NotStarted { reason: Bytes, code: i32 },
     /// Setting up failed.
     Failed { what: Bytes, errno: i32 },
-    /// The command ended: an exit code, or a signal where the flag is set. From when to when it ran.
-    Ended { signal: bool, code: i32, from: (i64, u32), to: (i64, u32) },
+    /// The command ended: an exit code, or a signal where the flag is set. From when to when the step's files may have
+    /// been written, and how many nanoseconds the command itself took.
+    Ended { signal: bool, code: i32, from: (i64, u32), to: (i64, u32), took: u64 },
     /// A piece of the harvest, see `harvest::message`.
     Harvest { bytes: Bytes },
     /// Harvesting failed.
@@ -132,7 +160,7 @@ wire!(enum Event {
     1 => Started {},
     2 => NotStarted { reason, code },
     3 => Failed { what, errno },
-    4 => Ended { signal, code, from, to },
+    4 => Ended { signal, code, from, to, took },
     5 => Harvest { bytes },
     6 => HarvestFailed { what, errno },
     7 => Done {},
@@ -144,9 +172,10 @@ pub(crate) const MAX_MESSAGE: usize = 160 * 1024;
 /// What the server is asked to do. Each request comes with a socket for the answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Run a step. Its spec is in a memory file, since it may be large; then come standard output and error, and the
-    /// step's socket.
-    Run {},
+    /// Make a room ready for a step, if one is given, and run the step that then comes on the socket as a [`Begin`].
+    /// What comes behind that, or the socket's end, kills the step; after the step's `Done` it is the sign that its
+    /// directory may go, which the step's process removes itself before it lets go of the socket.
+    Run { room: Option<Room> },
     /// Set owner and mode of a file. Answered by `Done` or `Failed`.
     Own { path: Bytes, uid: u32, gid: u32, mode: u32 },
     /// Lay a tree out in a directory that is made where it lacks, from orders that come as `Harvest` messages on the
@@ -156,7 +185,7 @@ pub(crate) enum Request {
     Remove { path: Bytes },
 }
 wire!(enum Request {
-    0 => Run {},
+    0 => Run { room },
     1 => Remove { path },
     2 => LayOut { dir, layer },
     3 => Own { path, uid, gid, mode },

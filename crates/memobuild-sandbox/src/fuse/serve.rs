@@ -386,6 +386,12 @@ pub(crate) struct Server {
     thread: JoinHandle<io::Result<()>>,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("thread", &self.thread).finish_non_exhaustive()
+    }
+}
+
 /// What is served and how.
 pub(crate) struct Served {
     /// The trees; number N stands in the mount's root under the name N.
@@ -431,10 +437,14 @@ impl Server {
 
     /// Why the step must stop, if it must: a failure, or the server's end before the step's.
     pub(crate) fn trouble(&self) -> Option<String> {
-        if let Some(why) = lock(&self.shared.failure).clone() {
-            return Some(why);
-        }
-        self.shared.ended.load(Ordering::SeqCst).then(|| "the file server ended before the step".to_owned())
+        let ended =
+            || self.shared.ended.load(Ordering::SeqCst).then(|| "the file server ended before the step".to_owned());
+        self.failure().or_else(ended)
+    }
+
+    /// A failure that was noted so far. Once all processes of a step have ended, none that comes later can matter to it.
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.shared.failure).clone()
     }
 
     /// Waits for the threads, once the mount is gone.

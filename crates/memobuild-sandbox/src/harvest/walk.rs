@@ -55,14 +55,14 @@ impl Places {
     /// Opens them, while their paths still mean something.
     pub(crate) fn open(spec: &Spec) -> Result<Self, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(OsStr::from_bytes(&spec.dir), flags, Mode::empty())
+        let dir = rustix::fs::open(OsStr::from_bytes(&spec.room.dir), flags, Mode::empty())
             .during(|| "opening the step's directory".into())?;
         let upper = match &spec.chroot {
             None => rustix::fs::openat(&dir, "upper", flags, Mode::empty()),
             Some(root) => rustix::fs::open(OsStr::from_bytes(root), flags, Mode::empty()),
         }
         .during(|| "opening what the step writes to".into())?;
-        Ok(Self { dir, upper, single: spec.single, id_limit: spec.id_limit, overlay: spec.chroot.is_none() })
+        Ok(Self { dir, upper, single: spec.room.shape.single, id_limit: spec.id_limit, overlay: spec.chroot.is_none() })
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    process::Pid,
+};
 
 /// Where the unified hierarchy is mounted: alone, or beside version 1.
 const HIERARCHIES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -36,12 +39,12 @@ impl Group {
         Some(Self { parent, name })
     }
 
-    /// Moves this process, and with it all that it starts, into the group.
-    pub(super) fn enter(&self) {
+    /// Moves a process, and with it all that it starts, into the group.
+    pub(super) fn take_in(&self, pid: Pid) {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = format!("{}/cgroup.procs", self.name);
         if let Ok(file) = rustix::fs::openat(&self.parent, file, flags, Mode::empty()) {
-            let _ = rustix::io::write(&file, b"0");
+            let _ = rustix::io::write(&file, pid.as_raw_nonzero().to_string().as_bytes());
         }
     }
 }

@@ -105,8 +105,11 @@ fn prepare(
         sys::set_limit(*resource, *soft, *hard).during(|| format!("setting resource limit {resource}"))?;
     }
     let own = confinement == Confinement::Own;
-    let choice =
-        filter::Choice { confine: !spec.insecure, supervise: own && spec.supervise, answer_ids: own && spec.single };
+    let choice = filter::Choice {
+        confine: !spec.room.shape.insecure,
+        supervise: own && spec.supervise,
+        answer_ids: own && spec.room.shape.single,
+    };
     if choice.confine || choice.supervise {
         let notify = match sys::install_filter(&filter::program(choice), choice.supervise) {
             // Without privileges only a process that gives up set-id programs may, which a build can't.
@@ -118,17 +121,22 @@ fn prepare(
                 .during(|| "handing the filter over".into())?;
         }
     }
-    become_user(spec)
+    become_user(spec)?;
+    if own {
+        // Changes of ids have taken it away.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    }
+    Ok(())
 }
 
 fn become_user(spec: &Spec) -> Result<(), NotStarted> {
-    let keep = if spec.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
+    let keep = if spec.room.shape.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
     for capability in CapabilitySet::all().difference(keep).iter() {
         // A capability that the kernel does not know is not in the set either.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
     let (uid, gid, groups) = &spec.ids;
-    if !spec.single {
+    if !spec.room.shape.single {
         let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
         rustix::thread::set_thread_groups(&groups).during(|| "setting groups".into())?;
         let gid = Gid::from_raw(*gid);
@@ -136,7 +144,7 @@ fn become_user(spec: &Spec) -> Result<(), NotStarted> {
         let uid = Uid::from_raw(*uid);
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("becoming user {uid:?}"))?;
     }
-    if *uid == 0 || spec.single {
+    if *uid == 0 || spec.room.shape.single {
         let have = rustix::thread::capabilities(None).during(|| "reading capabilities".into())?;
         let set = have.permitted & keep;
         let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };

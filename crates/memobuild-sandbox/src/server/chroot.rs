@@ -6,14 +6,19 @@
 use std::{
     ffi::OsStr,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
 };
 
 use rustix::process::{Pid, Signal};
 
-use super::{During, Failure, child, init, init::Report, notify::Owners, stage};
+use super::{
+    During, Failure, child, init,
+    init::Report,
+    notify::Owners,
+    stage::{self, Command, Watched},
+};
 use crate::{
     channel,
     harvest::{
@@ -25,29 +30,21 @@ use crate::{
 };
 
 /// Runs a step; gives the last event to send.
-pub(super) fn step(
-    spec: &Spec,
-    output: (BorrowedFd<'_>, BorrowedFd<'_>),
-    socket: BorrowedFd<'_>,
-) -> Result<Option<Event>, Failure> {
-    // The main process's death shows on the socket; dying with it at once would let the step's processes live on.
-    let _ = rustix::process::set_parent_process_death_signal(None);
+pub(super) fn step(spec: &Spec, output: (OwnedFd, OwnedFd), socket: BorrowedFd<'_>) -> Result<Option<Event>, Failure> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).during(|| "adopting orphans".into())?;
     let places = Places::open(spec)?;
     let before = Before::look(&places, spec)?;
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(|| "making a pipe".into())?;
+    let (near, far) = channel::pair().during(|| "making a socket".into())?;
     let from = stage::now(rustix::time::ClockId::RealtimeCoarse);
-    let pid = sys::fork(|| runner(spec, output, writer.as_fd())).during(|| "starting the step".into())?;
-    drop(writer);
-    let watched = stage::watch(pid, reader, socket, None)?;
+    let pid = sys::fork(|| runner(spec, (output.0.as_fd(), output.1.as_fd()), far.as_fd()));
+    let pid = pid.during(|| "starting the step".into())?;
+    drop((far, output));
+    let watched = Command::new(pid, near)?.watch(socket, None);
     kill_descendants();
+    let watched = watched?;
     let to = stage::now(rustix::time::ClockId::Realtime);
-    let (signal, code) = match stage::verdict(watched.end) {
-        Ok(ended) => ended,
-        Err(event) => return Ok(event),
-    };
-    channel::send(socket, &Event::Ended { signal, code, from, to }, &[]).during(|| "reporting".into())?;
+    let Watched::Ended { signal, code, took } = watched else { return Ok(watched.into_event()) };
+    channel::send(socket, &Event::Ended { signal, code, from, to, took }, &[]).during(|| "reporting".into())?;
     if (signal, code) == (false, 0) && !spec.probe {
         let owners = Owners::default();
         let scanned = Scan::new(Walker::new(&places, &owners, socket), &before).run();
@@ -58,38 +55,23 @@ pub(super) fn step(
     Ok(Some(Event::Done {}))
 }
 
-/// The parent of the command: changes root, starts it, waits for it.
-fn runner(spec: &Spec, output: (BorrowedFd<'_>, BorrowedFd<'_>), pipe: BorrowedFd<'_>) -> i32 {
+/// Changes root and becomes the command.
+fn runner(spec: &Spec, output: (BorrowedFd<'_>, BorrowedFd<'_>), socket: BorrowedFd<'_>) -> i32 {
     let root = spec.chroot.as_deref().unwrap_or(b"/");
     let entered = rustix::process::chdir(OsStr::from_bytes(root))
         .during(|| "entering the root".into())
         .and_then(|()| rustix::process::chroot(".").during(|| "changing the root".into()));
     if let Err(e) = entered {
-        init::report(pipe, &Report::Failed { what: e.what.into_bytes().into(), errno: e.errno });
+        init::report_failure(socket, e);
         return 1;
     }
+    init::report(socket, &Report::Ready {});
     if spec.probe {
-        init::report(pipe, &Report::Ended { signal: false, code: 0 });
         return 0;
     }
-    init::report(pipe, &Report::Ready {});
-    let command = sys::fork(|| {
-        let e = child::become_command(spec, output, None, child::Confinement::Inherited);
-        init::report(pipe, &Report::NotStarted { reason: e.reason.into_bytes().into(), code: e.code });
-        e.code
-    });
-    match command {
-        Ok(command) => {
-            let (signal, code) = init::ended(init::reap_until(command));
-            init::report(pipe, &Report::Ended { signal, code });
-            0
-        }
-        Err(e) => {
-            let errno = e.raw_os_error().unwrap_or(libc::EIO);
-            init::report(pipe, &Report::Failed { what: b"starting the command".as_slice().into(), errno });
-            1
-        }
-    }
+    let e = child::become_command(spec, output, None, child::Confinement::Inherited);
+    init::report(socket, &Report::NotStarted { reason: e.reason.into_bytes().into(), code: e.code });
+    e.code
 }
 
 /// Kills children until there are none: the children of a killed one become this process's own.

@@ -8,7 +8,7 @@ use rustix::{
 };
 
 use super::{During, Failure, mounts};
-use crate::spec::Spec;
+use crate::spec::Shape;
 
 /// Name and device number (major 1 is memory devices, 5 is terminals; Documentation/admin-guide/devices.txt).
 pub(crate) const NODES: [(&str, u32, u32); 6] =
@@ -23,7 +23,7 @@ pub(crate) const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-pub(super) fn fill(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(super) fn fill(shape: &Shape, dev: BorrowedFd<'_>) -> Result<(), Failure> {
     for (name, major, minor) in NODES {
         node(dev, name, (major, minor)).during(|| format!("making /dev/{name}"))?;
     }
@@ -31,7 +31,7 @@ pub(super) fn fill(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), Failure> {
         rustix::fs::symlinkat(target, dev, name).during(|| format!("making /dev/{name}"))?;
     }
     let (nosuid, nodev, noexec) = (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_NODEV, libc::MOUNT_ATTR_NOEXEC);
-    let shm = mounts::tmpfs(0o1777, Some(spec.shm_size), nosuid | nodev | noexec)?;
+    let shm = mounts::tmpfs(0o1777, Some(shape.shm_size), nosuid | nodev | noexec)?;
     put(dev, "shm", &shm)?;
     let options = |group: bool| {
         let mut list = vec![("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620"))];
@@ -41,7 +41,7 @@ pub(super) fn fill(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), Failure> {
         }
         list
     };
-    let pts = devpts(&options(!spec.single), nosuid | noexec)?;
+    let pts = devpts(&options(!shape.single), nosuid | noexec)?;
     put(dev, "pts", &pts)?;
     // A kernel without POSIX message queues has nothing to mount.
     if let Ok(queues) = mounts::make("mqueue", &[], (nosuid | nodev | noexec) as u32) {

@@ -135,9 +135,7 @@ fn serve(request: Request, descriptors: Vec<OwnedFd>) {
         sys::reset_signals(false);
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         match (request, descriptors.as_slice()) {
-            (Request::Run {}, [spec, stdout, stderr, socket]) => {
-                stage::run(spec.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd())
-            }
+            (Request::Run { room }, [socket]) => stage::run(room.as_ref(), socket.as_fd()),
             (Request::Remove { path }, [socket]) => answer(socket, remove::remove_all(&path)),
             (Request::LayOut { dir, layer }, [socket]) => answer(socket, lay::lay_out(&dir, layer, socket.as_fd())),
             (Request::Own { path, uid, gid, mode }, [socket]) => answer(socket, own(&path, (uid, gid), mode)),

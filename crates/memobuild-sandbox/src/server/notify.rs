@@ -78,7 +78,7 @@ impl Supervisor {
             listener: None,
             gone: false,
             owners: Owners::default(),
-            single: spec.single,
+            single: spec.room.shape.single,
             id_limit: spec.id_limit,
         })
     }

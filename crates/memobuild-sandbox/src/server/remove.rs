@@ -15,7 +15,7 @@ use rustix::{
 
 use super::{During, Failure};
 
-/// Removes a directory and all below it; nothing there is fine. No path is ever longer than one name, and the depth
+/// Removes a directory and all below it; nothing there is fine, and so is another process that does the same. No path is ever longer than one name, and the depth
 /// costs one descriptor at a time.
 pub(crate) fn remove_all(at: &[u8]) -> Result<(), Failure> {
     remove_at(rustix::fs::CWD, at)
@@ -29,7 +29,15 @@ pub(crate) fn remove_at(from: BorrowedFd<'_>, at: &[u8]) -> Result<(), Failure> 
         other => other.during(what)?,
     };
     empty(&top).during(what)?;
-    rustix::fs::unlinkat(from, OsStr::from_bytes(at), AtFlags::REMOVEDIR).during(what)
+    gone(rustix::fs::unlinkat(from, OsStr::from_bytes(at), AtFlags::REMOVEDIR)).during(what)
+}
+
+/// Whether something is gone now: by this process or another.
+fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
 }
 
 /// Empties a directory by lifting what lies deep to the top, so that neither recursion nor descriptors grow with depth.
@@ -41,13 +49,13 @@ fn empty(top: &OwnedFd) -> Result<(), Errno> {
             return Ok(());
         }
         for name in subdirectories {
-            let dir = open_dir(top, &name)?;
+            let dir = match open_dir(top, &name) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
             unlink_files(&dir, top, &mut lifted)?;
             drop(dir);
-            match rustix::fs::unlinkat(top, OsStr::from_bytes(&name), AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(e),
-            }
+            gone(rustix::fs::unlinkat(top, OsStr::from_bytes(&name), AtFlags::REMOVEDIR))?;
         }
     }
 }
@@ -83,25 +91,28 @@ fn unlink_files(dir: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> Result<Vec<Ve
     for (name, kind) in names {
         let directory = match kind {
             FileType::Directory => true,
-            FileType::Unknown => {
-                let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(stat.st_mode).is_dir()
-            }
+            FileType::Unknown => match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => FileType::from_raw_mode(stat?.st_mode).is_dir(),
+            },
             _ => false,
         };
         if !directory {
-            rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
+            gone(rustix::fs::unlinkat(dir, &name, AtFlags::empty()))?;
         } else if is_top {
             subdirectories.push(name.into_bytes());
-        } else if rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR).is_err() {
+        } else if gone(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)).is_err() {
             // A directory without permissions cannot be renamed to another parent.
-            let _ = open_dir(dir, name.to_bytes())?;
+            match open_dir(dir, name.to_bytes()) {
+                Err(Errno::NOENT) => continue,
+                opened => drop(opened?),
+            }
             loop {
                 *lifted += 1;
                 let to = format!(".remove.{lifted}");
                 match rustix::fs::renameat_with(dir, &name, top, to.as_str(), rustix::fs::RenameFlags::NOREPLACE) {
                     Err(Errno::EXIST) => {}
-                    other => break other?,
+                    other => break gone(other)?,
                 }
             }
         }

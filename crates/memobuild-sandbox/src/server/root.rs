@@ -15,6 +15,7 @@ use memobuild_tree::path;
 use rustix::{
     fs::{Mode, OFlags},
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+    thread::UnshareFlags,
 };
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     channel,
-    spec::{Event, Source, Spec},
+    spec::{Event, Room, Source, Spec},
     sys,
 };
 
@@ -51,8 +52,13 @@ const MASKED: [&str; 11] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A path below the step's directory.
-pub(super) fn below(spec: &Spec, name: &str) -> Vec<u8> {
-    [&spec.dir, b"/".as_slice(), name.as_bytes()].concat()
+pub(super) fn below(room: &Room, name: &str) -> Vec<u8> {
+    [&room.dir, b"/".as_slice(), name.as_bytes()].concat()
+}
+
+/// A path in the step's tmpfs.
+fn in_memory(room: &Room, name: &str) -> Vec<u8> {
+    [&room.mem, b"/".as_slice(), name.as_bytes()].concat()
 }
 
 fn mkdir(at: &[u8]) -> Result<(), Failure> {
@@ -69,36 +75,61 @@ fn attach_at(mount: &OwnedFd, at: &[u8]) -> Result<(), Failure> {
     mounts::attach(mount.as_fd(), open_place(at)?.as_fd()).during(|| format!("mounting on {}", path::display(at)))
 }
 
-/// Makes the directories of a step, mounts FUSE and the files in memory, and the overlay at `dir/root`. Called in the
-/// step's mount namespace by the process that stays outside of its pid namespace.
-pub(super) fn prepare(spec: &Spec, socket: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Makes a room: the directories of a step and FUSE. Called in the step's mount namespace by the process that stays
+/// outside of its pid namespace.
+pub(super) fn prepare(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .during(|| "making mounts private".into())?;
-    for name in ["upper", "work", "side", "root"] {
-        mkdir(&below(spec, name))?;
+    attach_at(&mounts::tmpfs(0o755, None, NOSUID | NODEV)?, &room.mem)?;
+    for name in ["fuse", "side", "side/empty", "root", "proc", "sys", "dev"] {
+        mkdir(&in_memory(room, name))?;
     }
-    if spec.fuse {
-        mkdir(&below(spec, "fuse"))?;
-        mount_fuse(spec, socket)?;
+    if room.shape.fuse {
+        mount_fuse(room, socket)?;
     }
-    side_files(spec)?;
+    for name in ["upper", "work"] {
+        mkdir(&below(room, name))?;
+    }
+    Ok(())
+}
+
+/// Makes what a room has of the kernel's file systems. Called by pid 1, whose namespaces /proc and /sys show.
+pub(super) fn furnish(room: &Room) -> Result<(), Failure> {
+    if room.shape.no_network {
+        sys::unshare(UnshareFlags::NEWNET).during(|| "making a network namespace".into())?;
+        sys::interface_up(b"lo").during(|| "bringing the loopback device up".into())?;
+    }
+    attach_at(&mounts::make("proc", &[], (NOSUID | NODEV | NOEXEC) as u32)?, &in_memory(room, "proc"))?;
+    attach_at(&sysfs(room)?, &in_memory(room, "sys"))?;
+    let dev = in_memory(room, "dev");
+    attach_at(&mounts::tmpfs(0o755, Some(64 << 20), NOSUID)?, &dev)?;
+    device::fill(&room.shape, open_place(&dev)?.as_fd())?;
+    if !room.shape.insecure {
+        confine_kernel_files(room)?;
+    }
+    Ok(())
+}
+
+/// Mounts the overlay of a step at `mem/root`.
+pub(super) fn overlay(spec: &Spec) -> Result<(), Failure> {
+    let room = &spec.room;
     start_root_meta(spec)?;
-    let attributes = if spec.insecure { 0 } else { NODEV };
+    let attributes = if room.shape.insecure { 0 } else { NODEV };
     let overlay = mounts::overlay(
         &Overlay {
             lowers: &spec.lowers,
             data: spec.data.as_deref(),
-            upper: &below(spec, "upper"),
-            work: &below(spec, "work"),
+            upper: &below(room, "upper"),
+            work: &below(room, "work"),
         },
         attributes,
     )?;
-    attach_at(&overlay, &below(spec, "root"))
+    attach_at(&overlay, &in_memory(room, "root"))
 }
 
 /// The device must be opened in the namespace that mounts it. No descriptor of it stays here: the server's death must
 /// be the mount's.
-fn mount_fuse(spec: &Spec, socket: BorrowedFd<'_>) -> Result<(), Failure> {
+fn mount_fuse(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure> {
     use std::os::fd::AsRawFd;
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening /dev/fuse".into())?;
@@ -107,17 +138,14 @@ fn mount_fuse(spec: &Spec, socket: BorrowedFd<'_>) -> Result<(), Failure> {
         device.as_raw_fd()
     );
     let options = std::ffi::CString::new(options).unwrap_or_default();
-    let at = below(spec, "fuse");
+    let at = in_memory(room, "fuse");
     rustix::mount::mount("memobuild", OsStr::from_bytes(&at), "fuse", MountFlags::RDONLY, options.as_c_str())
         .during(|| "mounting FUSE".into())?;
     channel::send(socket, &Event::Fuse {}, &[device.as_fd()]).during(|| "handing the FUSE device over".into())
 }
 
 fn side_files(spec: &Spec) -> Result<(), Failure> {
-    let side = below(spec, "side");
-    attach_at(&mounts::tmpfs(0o755, None, NOSUID | NODEV)?, &side)?;
-    let dir = open_place(&side)?;
-    rustix::fs::mkdirat(&dir, "empty", Mode::from_raw_mode(0o755)).during(|| "making a file in memory".into())?;
+    let dir = open_place(&in_memory(&spec.room, "side"))?;
     for file in &spec.side {
         let what = || "making a file in memory".to_owned();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -141,7 +169,7 @@ fn side_files(spec: &Spec) -> Result<(), Failure> {
 /// Gives the upper root directory the metadata of the tree's root.
 fn start_root_meta(spec: &Spec) -> Result<(), Failure> {
     let what = || "setting up the root directory".to_owned();
-    let upper = below(spec, "upper");
+    let upper = below(&spec.room, "upper");
     let dir = rustix::fs::open(
         OsStr::from_bytes(&upper),
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -163,44 +191,29 @@ fn start_root_meta(spec: &Spec) -> Result<(), Failure> {
 
 /// Mounts all that belongs in the root and makes it the root of this process. Called by pid 1.
 pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
-    let at = below(spec, "root");
-    let root = open_place(&at)?;
+    side_files(spec)?;
+    let root = open_place(&in_memory(&spec.room, "root"))?;
     let root = root.as_fd();
-    let put = |mount: &OwnedFd, target: &str| -> Result<(), Failure> {
-        let place = mounts::place(root, target.as_bytes(), true)?;
-        mounts::attach(mount.as_fd(), place.as_fd()).during(|| format!("mounting on {target}"))
-    };
-    put(&mounts::make("proc", &[], (NOSUID | NODEV | NOEXEC) as u32)?, "/proc")?;
-    put(&sysfs(spec)?, "/sys")?;
-    let dev = mounts::tmpfs(0o755, Some(64 << 20), NOSUID)?;
-    put(&dev, "/dev")?;
-    let dev = open_place_in(root, "/dev")?;
-    device::fill(spec, dev.as_fd())?;
+    for name in ["proc", "sys", "dev"] {
+        let what = || format!("mounting on /{name}");
+        let place = mounts::place(root, name.as_bytes(), true)?;
+        let mount = open_place(&in_memory(&spec.room, name))?;
+        mounts::attach(mount.as_fd(), place.as_fd()).during(what)?;
+    }
     for mount in &spec.mounts {
         mount_one(spec, root, &mount.target, &mount.source)?;
-    }
-    if !spec.insecure {
-        confine_kernel_files(spec, root)?;
     }
     rustix::process::fchdir(root).during(|| "entering the root".into())?;
     rustix::process::pivot_root(".", ".").during(|| "making the root the root".into())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).during(|| "leaving the old root".into())?;
     rustix::process::chdir("/").during(|| "entering the root".into())?;
-    rustix::system::sethostname(&spec.hostname).during(|| "setting the host name".into())?;
-    if spec.no_network {
-        sys::interface_up(b"lo").during(|| "bringing the loopback device up".into())?;
-    }
-    Ok(())
-}
-
-fn open_place_in(root: BorrowedFd<'_>, at: &str) -> Result<OwnedFd, Failure> {
-    mounts::open_in(root, at.as_bytes()).during(|| format!("opening {at}"))
+    rustix::system::sethostname(&spec.hostname).during(|| "setting the host name".into())
 }
 
 /// The kernel lets only the owner of the network namespace mount a new sysfs; others get the machine's, read-only.
-fn sysfs(spec: &Spec) -> Result<OwnedFd, Failure> {
+fn sysfs(room: &Room) -> Result<OwnedFd, Failure> {
     let mut attributes = NOSUID | NODEV | NOEXEC;
-    if !spec.insecure {
+    if !room.shape.insecure {
         attributes |= RDONLY;
     }
     mounts::make("sysfs", &[], attributes as u32).or_else(|_| mounts::bind(b"/sys", attributes))
@@ -210,7 +223,8 @@ fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) 
     let (mount, directory) = match source {
         Source::Bind { path, attributes } => bound(path, *attributes)?,
         Source::Scratch { lowers, number, below: at, attributes } => {
-            let [upper, work, whole] = ["upper", "work", "whole"].map(|name| below(spec, &format!("{name}{number}")));
+            let [upper, work] = ["upper", "work"].map(|name| below(&spec.room, &format!("{name}{number}")));
+            let whole = in_memory(&spec.room, &format!("whole{number}"));
             for dir in [&upper, &work, &whole] {
                 mkdir(dir)?;
             }
@@ -245,10 +259,11 @@ fn copy_directory_meta(from: &[u8], to: &[u8]) -> Result<(), Failure> {
 }
 
 /// Hides and write-protects kernel files. What this kernel does not have needs neither.
-fn confine_kernel_files(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), Failure> {
-    let empty = [below(spec, "side"), b"/empty".to_vec()].concat();
+fn confine_kernel_files(room: &Room) -> Result<(), Failure> {
+    let mem = open_place(&room.mem)?;
+    let empty = in_memory(room, "side/empty");
     for at in MASKED {
-        let Ok(place) = mounts::open_in(root, at.as_bytes()) else { continue };
+        let Ok(place) = mounts::open_in(mem.as_fd(), at.as_bytes()) else { continue };
         let what = || format!("masking {at}");
         let stat = rustix::fs::fstat(&place).during(what)?;
         let over = if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
@@ -259,7 +274,7 @@ fn confine_kernel_files(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), Failure
         mounts::attach(over.as_fd(), place.as_fd()).during(what)?;
     }
     for at in READ_ONLY {
-        let Ok(place) = mounts::open_in(root, at.as_bytes()) else { continue };
+        let Ok(place) = mounts::open_in(mem.as_fd(), at.as_bytes()) else { continue };
         let what = || format!("write-protecting {at}");
         let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
             | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC

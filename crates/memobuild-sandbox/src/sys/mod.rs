@@ -61,12 +61,6 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { unshare_unsafe(flags) }?)
 }
 
-/// Sends SIGKILL to every process that this one may signal: within a pid namespace, all but its init.
-pub(crate) fn kill_everyone() {
-    // SAFETY: kill takes no memory.
-    unsafe { libc::kill(-1, libc::SIGKILL) };
-}
-
 /// All signals back to their defaults and none blocked, as a program expects to be started. Only the `first` call in a
 /// process and its children need look at them all.
 pub(crate) fn reset_signals(first: bool) {
@@ -123,14 +117,6 @@ pub(crate) fn close_on_exec_from_3() -> io::Result<()> {
     let done =
         unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     check(done).map(drop)
-}
-
-/// Closes every descriptor from `first` on.
-///
-/// For processes that will only exec or exit and hold no owned descriptors at or above `first`.
-pub(crate) fn close_from(first: u32) {
-    // SAFETY: the caller holds nothing there; a failure leaves descriptors open, which is harmless.
-    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
 }
 
 /// Sets a resource limit by its `RLIMIT_*` number.
