@@ -22,6 +22,16 @@ pub(crate) struct RunDir {
     _lock: std::fs::File,
 }
 
+/// Has ext4 put the directories made in this one far from each other; other file systems don't know the flag. Each step
+/// has a directory and frees what was in it, and an ext4 without a journal looks at every inode freed lately in the
+/// neighbourhood, one by one, for each file that is made there: 50 steps in one place cost twice the time.
+fn spread(dir: &Path) {
+    use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
+    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    // A matter of speed only.
+    let _ = opened.and_then(|dir| ioctl_setflags(&dir, ioctl_getflags(&dir)? | IFlags::TOPDIR));
+}
+
 impl RunDir {
     /// Makes one.
     pub(crate) fn create(scratch: &Path) -> std::io::Result<Self> {
@@ -38,6 +48,7 @@ impl RunDir {
             if lock.try_lock().is_err() || std::fs::create_dir(&path).is_err() {
                 continue;
             }
+            spread(&path);
             return Ok(Self { path, lock_path, _lock: lock });
         }
         Err(std::io::ErrorKind::AlreadyExists.into())
