@@ -224,7 +224,7 @@ fn probe(
             asked: Instant::now(),
         };
         let waiting = server.make_ready((kind != ModeKind::Chroot).then(|| spec.room.clone()))?;
-        let result = run::run(server, waiting, &job);
+        let result = waiting.begin(&spec).and_then(|running| run::run(server, running, &job));
         if kind == ModeKind::Chroot {
             server.remove(&dir)?;
         }

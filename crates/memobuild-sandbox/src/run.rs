@@ -18,7 +18,7 @@ use crate::{
     error::SandboxError,
     fuse::{Export, Served, Server, recorder::Recorder},
     harvest::assemble::{Assembled, Assembler, Clock},
-    launch::{Leaving, Running, ServerHandle, Waiting},
+    launch::{Leaving, Running, ServerHandle},
     spec::{Event, Spec},
     step::{Cancel, Exit, Outcome, Output, Stream, Timings},
 };
@@ -69,9 +69,8 @@ pub(crate) struct Ran {
     pub(crate) touched: Vec<Vec<u8>>,
 }
 
-/// Runs a step to its end, in what was made ready for it.
-pub(crate) fn run(server: &ServerHandle, waiting: Waiting, job: &Job<'_>) -> Result<Ran, SandboxError> {
-    let running = waiting.begin(job.spec)?;
+/// Follows a step that has begun to its end.
+pub(crate) fn run(server: &ServerHandle, running: Running, job: &Job<'_>) -> Result<Ran, SandboxError> {
     let mut driver = Driver {
         job,
         running,

@@ -180,8 +180,9 @@ impl Call<'_> {
             Lowers::LaidOut(&chains)
         };
         let spec = compose::spec(&step, &view, room, &server.ids, &lowers)?;
+        let running = waiting.begin(&spec)?;
         chosen.make_spare(shape)?;
-        let mut outcome = run(server, waiting, &self.job(&spec, &dir, &view))?.outcome;
+        let mut outcome = run(server, running, &self.job(&spec, &dir, &view))?.outcome;
         if let Some(root) = outcome.looks.first_mut() {
             root.merge(&view.looked);
         }
@@ -222,8 +223,8 @@ impl Call<'_> {
         let server = &self.chosen.server;
         let root = self.chosen.roots.take(server, composite, targets, &**self.contents)?;
         let spec = compose::chroot_spec(step, &view, dir, &server.ids, &root.dir)?;
-        let waiting = server.make_ready(None)?;
-        let Ran { outcome, touched } = run(server, waiting, &self.job(&spec, dir, &view))?;
+        let running = server.make_ready(None)?.begin(&spec)?;
+        let Ran { outcome, touched } = run(server, running, &self.job(&spec, dir, &view))?;
         if outcome.exit.success() {
             let after = outcome.diff.apply(&step.root).map_err(|e| SandboxError::Helper(e.to_string()))?;
             root.settle(&outcome.diff, &after, &touched)?;

@@ -29,7 +29,8 @@ use crate::{
 
 /// Attributes in which overlayfs keeps its own books when mounted with `userxattr`.
 const OVERLAY_PREFIX: &[u8] = b"user.overlay.";
-const OPAQUE: &CStr = c"user.overlay.opaque";
+/// Says that nothing shows through a directory.
+pub(crate) const OPAQUE: &CStr = c"user.overlay.opaque";
 /// overlayfs' other way to write a whiteout: an empty file with this attribute (Linux 6.7).
 const WHITEOUT: &CStr = c"user.overlay.whiteout";
 /// Where the served tree and the supervisor write owners that cannot be mapped: `uid:gid`.

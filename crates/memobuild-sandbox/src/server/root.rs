@@ -21,9 +21,11 @@ use rustix::{
 use super::{
     During, Failure, device,
     mounts::{self, Overlay},
+    remove,
 };
 use crate::{
     channel,
+    harvest::walk::OPAQUE,
     spec::{Event, Room, Source, Spec},
     sys,
 };
@@ -32,6 +34,9 @@ const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+/// Where the kernel's own file systems stand in the root.
+const SYSTEM_DIRS: [&str; 3] = ["proc", "sys", "dev"];
 
 /// Kernel files that tell or change too much of the machine.
 const MASKED: [&str; 11] = [
@@ -81,14 +86,31 @@ pub(super) fn prepare(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .during(|| "making mounts private".into())?;
     attach_at(&mounts::tmpfs(0o755, None, NOSUID | NODEV)?, &room.mem)?;
-    for name in ["fuse", "side", "side/empty", "root", "proc", "sys", "dev"] {
+    for name in ["fuse", "side", "side/empty", "root"].iter().chain(&SYSTEM_DIRS) {
         mkdir(&in_memory(room, name))?;
     }
     if room.shape.fuse {
         mount_fuse(room, socket)?;
+        // Kernels before 6.6 have no such attributes in a tmpfs.
+        if stubs(room).is_err() {
+            remove::remove_all(&in_memory(room, "stubs"))?;
+        }
     }
     for name in ["upper", "work"] {
         mkdir(&below(room, name))?;
+    }
+    Ok(())
+}
+
+/// An uppermost lower layer with nothing but the directories that will be mounted over: opaque, so that finding them
+/// asks the file server for nothing, which is a dozen questions less.
+fn stubs(room: &Room) -> Result<(), Failure> {
+    mkdir(&in_memory(room, "stubs"))?;
+    for name in SYSTEM_DIRS {
+        let at = in_memory(room, &format!("stubs/{name}"));
+        mkdir(&at)?;
+        let at = OsStr::from_bytes(&at);
+        rustix::fs::setxattr(at, OPAQUE, b"y", rustix::fs::XattrFlags::empty()).during(|| "making stubs".into())?;
     }
     Ok(())
 }
@@ -115,9 +137,14 @@ pub(super) fn overlay(spec: &Spec) -> Result<(), Failure> {
     let room = &spec.room;
     start_root_meta(spec)?;
     let attributes = if room.shape.insecure { 0 } else { NODEV };
+    let stubs = in_memory(room, "stubs");
+    let mut lowers = spec.lowers.clone();
+    if room.shape.fuse && rustix::fs::stat(OsStr::from_bytes(&stubs)).is_ok() {
+        lowers.insert(0, stubs.into());
+    }
     let overlay = mounts::overlay(
         &Overlay {
-            lowers: &spec.lowers,
+            lowers: &lowers,
             data: spec.data.as_deref(),
             upper: &below(room, "upper"),
             work: &below(room, "work"),
@@ -194,7 +221,7 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
     side_files(spec)?;
     let root = open_place(&in_memory(&spec.room, "root"))?;
     let root = root.as_fd();
-    for name in ["proc", "sys", "dev"] {
+    for name in SYSTEM_DIRS {
         let what = || format!("mounting on /{name}");
         let place = mounts::place(root, name.as_bytes(), true)?;
         let mount = open_place(&in_memory(&spec.room, name))?;
