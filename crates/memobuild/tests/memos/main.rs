@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 #![allow(unreachable_pub, dead_code, reason = "modules of one test")]
 
+mod base;
 #[path = "../common/mod.rs"]
 mod common;
+
+mod hits;
+mod image;
 mod lazy;
 mod order;
 mod support;

@@ -10,13 +10,20 @@ use std::{
 
 use serde_json::Value;
 
-use crate::common::{Place, text};
+use crate::{
+    base,
+    common::{Place, text},
+};
 
 /// A directory with a Dockerfile, a base image made of this machine's static busybox, and a cache.
 pub struct Project {
     pub place: Place,
     /// Flags of every build.
     pub flags: Vec<String>,
+    /// The context, as seen from the place's directory.
+    pub context: String,
+    /// What memobuild is run by, if not directly: a command that takes another as its last arguments.
+    pub runner: Vec<String>,
 }
 
 /// What a build did.
@@ -30,6 +37,8 @@ pub struct Built {
     pub reasons: BTreeMap<String, String>,
     /// Whether a sandbox was started.
     pub sandbox: bool,
+    /// How steps were run, if any was.
+    pub mode: String,
     pub output: Output,
 }
 
@@ -38,28 +47,45 @@ pub fn traced() -> bool {
     let probe = Place::new();
     let doctor = probe.memobuild(&["doctor"]);
     let able = text(&doctor.stdout).lines().any(|l| l.starts_with("traced ") && l.contains(" ok "));
-    let busybox = Path::new("/bin/busybox").exists();
-    if !able || !busybox {
-        println!("skipped: needs FUSE, namespaces and a static busybox");
+    if !able {
+        println!("skipped: needs FUSE and namespaces");
     }
-    able && busybox
+    able && has_busybox()
+}
+
+/// Whether a base image can be made here; else says so.
+pub fn has_busybox() -> bool {
+    let busybox = Path::new(base::BUSYBOX).exists();
+    if !busybox {
+        println!("skipped: needs a static busybox");
+    }
+    busybox
+}
+
+/// Whether the steps of a build were traced; else says so.
+pub fn is_traced(built: &Built) -> bool {
+    assert!(built.sandbox, "no step ran: {built:?}");
+    let traced = built.mode == "traced";
+    if !traced {
+        println!("skipped: needs FUSE and namespaces");
+    }
+    traced
 }
 
 impl Project {
     pub fn new(dockerfile: &str, files: &[(&str, &str)]) -> Self {
         let place = Place::with(files);
-        place.write("Dockerfile", &format!("FROM base\n{dockerfile}"));
-        let project = Self { place, flags: Vec::new() };
+        let project = Self { place, flags: Vec::new(), context: ".".into(), runner: Vec::new() };
+        project.dockerfile(dockerfile);
         project.make_base("");
         project
     }
 
     /// (Re)makes the base image. `extra` is a shell script run in its root directory before it is packed.
     pub fn make_base(&self, extra: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/make-busybox-base");
-        let mut command = Command::new(script);
-        let made = command.arg(self.base()).env("BASE_EXTRA", extra).output().unwrap();
-        assert!(made.status.success(), "{}", text(&made.stderr));
+        let kept = base::kept(extra);
+        let _ = fs::remove_dir_all(self.base());
+        base::copy(&kept, &self.base());
     }
 
     pub fn base(&self) -> PathBuf {
@@ -68,6 +94,24 @@ impl Project {
 
     pub fn write(&self, name: &str, content: &str) {
         self.place.write(name, content);
+    }
+
+    /// Changes the context by a shell script.
+    pub fn shell(&self, script: &str) {
+        let out = self.place.command("sh").args(["-ec", script]).output().unwrap();
+        assert!(out.status.success(), "{script}: {}", text(&out.stderr));
+    }
+
+    /// Replaces a part of the Dockerfile.
+    pub fn replace(&self, old: &str, new: &str) {
+        let text = self.place.read("Dockerfile");
+        assert!(text.contains(old), "no {old:?} in {text}");
+        self.place.write("Dockerfile", &text.replace(old, new));
+    }
+
+    /// Adds flags to every build from now on.
+    pub fn flags(&mut self, more: &[&str]) {
+        self.flags.extend(more.iter().map(|flag| (*flag).to_owned()));
     }
 
     pub fn remove(&self, name: &str) {
@@ -79,19 +123,41 @@ impl Project {
         }
     }
 
-    /// Replaces the Dockerfile, but for its FROM.
+    /// Replaces the Dockerfile. One that names no base stands on the base image.
     pub fn dockerfile(&self, text: &str) {
-        self.place.write("Dockerfile", &format!("FROM base\n{text}"));
+        let from = if text.lines().any(|line| line.starts_with("FROM ")) { "" } else { "FROM base\n" };
+        self.place.write("Dockerfile", &format!("{from}{text}"));
     }
 
-    pub fn try_build(&self, more: &[&str]) -> Built {
+    pub fn cache(&self) -> PathBuf {
+        self.place.path("").parent().unwrap().join("cache")
+    }
+
+    /// memobuild with these arguments, in the project's directory.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_memobuild");
+        let Some((runner, rest)) = self.runner.split_first() else {
+            let mut command = self.place.command(program);
+            command.args(args);
+            return command;
+        };
+        let mut command = self.place.command(runner);
+        command.args(rest).arg(program).args(args);
+        command
+    }
+
+    /// A build that is still to be started.
+    pub fn build_command(&self, more: &[&str]) -> Command {
         let base = format!("base=oci-layout://{}", self.base().display());
         let mut args = vec!["build", "--progress", "rawjson", "--build-context", &base];
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
-        args.push(".");
-        let output = self.place.memobuild(&args);
-        Built::of(output)
+        args.push(&self.context);
+        self.command(&args)
+    }
+
+    pub fn try_build(&self, more: &[&str]) -> Built {
+        Built::of(self.build_command(more).output().unwrap())
     }
 
     pub fn build(&self) -> Built {
@@ -134,9 +200,15 @@ fn list(root: &Path, dir: &Path, lines: &mut BTreeMap<String, String>) {
 }
 
 impl Built {
-    fn of(output: Output) -> Self {
-        let mut built =
-            Self { ran: vec![], reused: vec![], reasons: BTreeMap::new(), sandbox: false, output: output.clone() };
+    pub fn of(output: Output) -> Self {
+        let mut built = Self {
+            ran: vec![],
+            reused: vec![],
+            reasons: BTreeMap::new(),
+            sandbox: false,
+            mode: String::new(),
+            output: output.clone(),
+        };
         let mut labels: Vec<String> = Vec::new();
         for line in text(&output.stderr).lines() {
             let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
@@ -148,7 +220,10 @@ impl Built {
                     built.reasons.insert(step(), event["reason"].as_str().unwrap().to_owned());
                 }
                 "node_cached" => built.reused.push(step()),
-                "sandbox_chosen" => built.sandbox = true,
+                "sandbox_chosen" => {
+                    built.sandbox = true;
+                    built.mode = event["mode"].as_str().unwrap_or_default().to_owned();
+                }
                 _ => {}
             }
         }
