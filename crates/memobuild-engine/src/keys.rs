@@ -9,7 +9,8 @@
 //! | WORKDIR | path, user as written |
 //!
 //! Never in a key: proxy settings, values of secrets, contents of cache mounts, labels, the place in the Dockerfile.
-//! An exact key is made of a definition key and the identities of the input trees ([`exact`]). A result found by facts
+//! After `--no-cache` a RUN's keys are made of another digest in the definition's place (`memo::renewal`), and under
+//! `stat=kind` of [`base`]. An exact key is made of a definition key and the identities of the input trees ([`exact`]). A result found by facts
 //! has a strong key over [`weak`], its path set and what is found there.
 
 use memobuild_plan::model::{Chmod, Copy, CopySource, Mkdir, Mount, MountKind, Network, Run, Sharing, Unpack};

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     EngineError,
-    memo::{Memo, exact, facts::Found},
+    memo::{Memo, exact, facts::Found, renewal},
     session::Session,
     value::{Source, Value},
 };
@@ -110,6 +110,9 @@ fn record(
         }
     }
     exact::record(session.store, &miss.keys, &memo)?;
+    if let Some((definition, renewed)) = &miss.renewed {
+        renewal::note(session.store, definition, renewed)?;
+    }
     Ok(value)
 }
 

@@ -11,19 +11,29 @@ use super::{Lookup, Miss, Prepared, Values, copy, facts::Facts, fresh, inputs, r
 use crate::{
     EngineError,
     keys::{self, Level},
-    memo::{Memo, exact},
+    memo::{Memo, exact, renewal},
     session::Session,
     value::{Source, Value},
 };
 
 pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Result<Lookup, EngineError> {
     let epoch = session.commit_epoch;
-    let definition = match &step.op {
+    let defined = match &step.op {
         Op::Run(run) => keys::run(run, &step.platform.to_string(), session.ownership(), epoch),
         Op::Copy(copy) => keys::copy(copy, epoch),
         Op::Mkdir(mkdir) => keys::mkdir(mkdir, epoch),
         _ => return Ok(Lookup::Source),
     };
+    // What other steps yield hangs on their inputs alone.
+    let is_run = matches!(step.op, Op::Run(_));
+    let renewed = (is_run && step.ignore_cache).then(|| renewal::begin(&defined));
+    let history = match renewed {
+        Some(renewed) => renewed,
+        None if is_run => renewal::current(session.store, &defined)?,
+        None => defined,
+    };
+    // Under `stat=kind` a result holds for trees that it was not made over, and must not be found without it.
+    let definition = if step.hints.stat_kind { keys::base(&history, true) } else { history };
     let forced = session.is_forced(step.id);
     let replace = step.ignore_cache || forced;
     let parent = inputs::parent(step, values)?;
@@ -67,6 +77,7 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
         let replace = replace || expired;
         Lookup::Miss(Box::new(Miss {
             definition,
+            renewed: renewed.map(|renewed| (defined, renewed)),
             keys,
             inputs: parts.clone(),
             facts: facts.clone(),

@@ -42,7 +42,10 @@ pub(crate) enum Lookup {
 
 /// Everything that a look-up learnt and the execution goes on with.
 pub(crate) struct Miss {
+    /// What its keys are made of.
     definition: KeyDigest,
+    /// The step's definition and the history that begins with its result, if it was asked to run anew.
+    renewed: Option<(KeyDigest, KeyDigest)>,
     keys: Vec<KeyDigest>,
     inputs: Vec<TreeDigest>,
     facts: Option<facts::Facts>,

@@ -6,6 +6,7 @@
 mod base;
 #[path = "../common/mod.rs"]
 mod common;
+mod hints;
 
 mod hits;
 mod image;
