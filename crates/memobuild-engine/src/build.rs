@@ -1,12 +1,12 @@
 //! One build from its request to its outcome.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use memobuild_observe::{FailureKind, Observer, StepInfo, TraceEvent};
-use memobuild_plan::{Hooks, PlanError, PlanErrorKind, Planned, model::Plan};
+use memobuild_plan::{
+    Hooks, PlanError, PlanErrorKind, Planned,
+    model::{Op, Plan},
+};
 use memobuild_sandbox::Cancel;
 use memobuild_store::Store;
 
@@ -14,8 +14,9 @@ use crate::{
     BuildOutcome, BuildRequest, EngineError, StepReport,
     bases::Bases,
     export,
+    history::{self, BuildRecord, Outcome},
     input::{self, Input},
-    schedule,
+    schedule::{self, Done},
     session::Session,
     step::{self, Lookup},
 };
@@ -39,15 +40,27 @@ pub fn build(
     for message in store.warnings() {
         observer.event(TraceEvent::Warning { message });
     }
-    let result = run(store, request, observer, cancel, begin);
-    let (ok, steps) = match &result {
-        Ok(outcome) => (true, outcome.steps.as_slice()),
+    let mut record = BuildRecord::begin(request);
+    let mut result = run(store, request, observer, cancel, &mut record);
+    let (ok, steps) = match &mut result {
+        Ok(outcome) => {
+            outcome.duration = begin.elapsed();
+            (true, outcome.steps.as_slice())
+        }
         Err(error) => {
             observer.event(TraceEvent::Error { message: error.message.clone() });
+            record.error = Some(error.message.clone());
             (false, [].as_slice())
         }
     };
-    let executed = steps.iter().filter(|s| s.executed).count();
+    record.ok = ok;
+    record.duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if let Err(error) = history::keep(store, request, &record) {
+        // What was built is whole without it.
+        let message = format!("no record of this build could be kept: {}", error.message);
+        observer.event(TraceEvent::Warning { message });
+    }
+    let executed = steps.iter().filter(|s| s.executed()).count();
     observer.event(TraceEvent::BuildFinished {
         ok,
         duration: begin.elapsed(),
@@ -62,7 +75,7 @@ fn run(
     request: &BuildRequest,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
-    begin: Instant,
+    record: &mut BuildRecord,
 ) -> Result<BuildOutcome, EngineError> {
     let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
@@ -71,16 +84,37 @@ fn run(
         let message = finding.diagnostic(&planned.plan.source).render(false);
         observer.event(TraceEvent::Warning { message });
     }
-    let mut outcome = past_damage(store, observer, cancel, || {
+    record.targets = targets(&planned.plan);
+    past_damage(store, observer, cancel, || {
         let session = session(store, request, &planned, &bases, &input, observer, &cancel.child())?;
         session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
-        let done = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL))?;
-        let mut outcome = BuildOutcome { steps: done.reports, ..BuildOutcome::default() };
-        export::export(&session, &done.values, &mut outcome)?;
+        let Done { values, mut reports } = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL));
+        note_layers(&session, &mut reports);
+        record.steps.clone_from(&reports);
+        let mut outcome = BuildOutcome { steps: reports, ..BuildOutcome::default() };
+        export::export(&session, &values?, &mut outcome)?;
         Ok(outcome)
-    })?;
-    outcome.duration = begin.elapsed();
-    Ok(outcome)
+    })
+}
+
+/// The stages to be made, with their platforms where there are several.
+fn targets(plan: &Plan) -> Vec<String> {
+    let many = plan.targets.len() > 1;
+    let name = |target: &memobuild_plan::model::Target| match many {
+        true => format!("{} ({})", target.stage, target.platform),
+        false => target.stage.clone(),
+    };
+    plan.targets.iter().map(name).collect()
+}
+
+/// Puts the bundles of base images into their steps' reports, where all layers of one are here.
+fn note_layers(session: &Session<'_>, reports: &mut [StepReport]) {
+    for (step, report) in session.plan.steps.iter().zip(reports) {
+        let Op::Image(index) = &step.op else { continue };
+        let Some(image) = session.bases.get(*index) else { continue };
+        let known = (0..image.layers.len()).map(|layer| image.known_layer(layer).ok().flatten());
+        report.layers = known.collect::<Option<Vec<_>>>().unwrap_or_default();
+    }
 }
 
 /// Tries again when damage in the store was met on the way: what is damaged has been set aside and is not a result any
@@ -89,7 +123,7 @@ fn past_damage<T>(
     store: &Store,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
-    attempt: impl Fn() -> Result<T, EngineError>,
+    mut attempt: impl FnMut() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     loop {
         let before = store.set_aside_count();
@@ -172,25 +206,37 @@ pub fn dry_run(
 
 fn foresee(session: &Session<'_>, plan: &Plan) -> Result<Vec<StepReport>, EngineError> {
     let mut values = vec![None; plan.steps.len()];
-    let mut steps = Vec::new();
-    for step in &plan.steps {
+    let mut steps = session.planned().to_vec();
+    for (step, report) in plan.steps.iter().zip(&mut steps) {
         let unknown = schedule::inputs(step).into_iter().find(|id| values.get(id.0).is_none_or(Option::is_none));
-        let (value, reason) = match unknown {
+        let value = match unknown {
             Some(input) => {
                 let label = plan.steps.get(input.0).map_or("", |s| s.label.as_str());
-                (None, Some(format!("it comes after {label}, which runs")))
+                report.outcome = Outcome::Unknown;
+                report.reason = Some(format!("it comes after {label}, which runs"));
+                None
             }
             None => match step::look_up(session, step, &values)? {
-                Lookup::Hit(value) => (Some(value), None),
-                Lookup::Source => (Some(step::yield_source(session, step)?), None),
-                Lookup::Miss(miss) => (step::foresee(session, step, &miss, &values), Some(miss.reason)),
+                Lookup::Hit(value, learnt) => {
+                    report.take(&learnt);
+                    Some(value)
+                }
+                Lookup::Source => {
+                    report.outcome = Outcome::Source;
+                    Some(step::yield_source(session, step)?)
+                }
+                Lookup::Miss(miss) => {
+                    report.take(&miss.learnt);
+                    step::foresee(session, step, &miss, &values)
+                }
             },
         };
+        if let Some(value) = &value {
+            report.yielded(value);
+        }
         if let Some(slot) = values.get_mut(step.id.0) {
             *slot = value;
         }
-        let executed = reason.is_some();
-        steps.push(StepReport { label: step.label.clone(), executed, reason, duration: Duration::ZERO });
     }
     Ok(steps)
 }

@@ -11,6 +11,7 @@ mod contexts;
 mod copy;
 mod error;
 mod export;
+pub mod history;
 mod input;
 mod keys;
 pub mod memo;
@@ -24,8 +25,9 @@ mod value;
 
 pub use build::{build, dry_run};
 pub use error::EngineError;
+pub use history::StepReport;
 pub use memobuild_sandbox::Cancel;
 pub use request::{
     BuildOutcome, BuildRequest, Compression, CompressionMethod, ContextInput, Destination, DockerfileInput, Output,
-    OutputKind, SandboxChoice, SecretSource, StepReport,
+    OutputKind, SandboxChoice, SecretSource,
 };

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
+use crate::StepReport;
+
 /// One build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
@@ -195,19 +197,6 @@ pub struct BuildOutcome {
     pub names: Vec<String>,
     /// Each step and how it ended.
     pub steps: Vec<StepReport>,
-    /// From begin to end.
-    pub duration: Duration,
-}
-
-/// What became of one step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepReport {
-    /// `[stage 2/5] RUN make`.
-    pub label: String,
-    /// Whether it was executed; else it was reused.
-    pub executed: bool,
-    /// Why it ran (or would run).
-    pub reason: Option<String>,
     /// From begin to end.
     pub duration: Duration,
 }

@@ -16,14 +16,15 @@ use memobuild_tree::codec;
 
 use crate::{
     EngineError, StepReport,
+    history::{Outcome, Seen},
     session::Session,
     step::{self, Executed, Lookup},
     value::Value,
 };
 
-/// All values, and what became of each step.
+/// What became of each step, and all values or why there are none.
 pub(crate) struct Done {
-    pub(crate) values: Vec<Option<Arc<Value>>>,
+    pub(crate) values: Result<Vec<Option<Arc<Value>>>, EngineError>,
     pub(crate) reports: Vec<StepReport>,
 }
 
@@ -69,7 +70,7 @@ struct Dispatcher<'a, 's> {
 }
 
 /// Runs all steps of the session's plan; at most `limit` at once.
-pub(crate) fn run(session: &Session<'_>, limit: usize) -> Result<Done, EngineError> {
+pub(crate) fn run(session: &Session<'_>, limit: usize) -> Done {
     let mut dispatcher = Dispatcher::new(session);
     let (send, receive) = mpsc::channel::<Answer>();
     std::thread::scope(|scope| {
@@ -125,13 +126,7 @@ impl<'a, 's> Dispatcher<'a, 's> {
             }
         }
         let ready = waiting.iter().enumerate().filter(|(_, n)| **n == 0).map(|(id, _)| id).collect();
-        let report = |step: &Step| StepReport {
-            label: step.label.clone(),
-            executed: false,
-            reason: None,
-            duration: Duration::ZERO,
-        };
-        let reports = steps.iter().map(report).collect();
+        let reports = session.planned().to_vec();
         let rounds = vec![0; steps.len()];
         Self {
             session,
@@ -163,21 +158,24 @@ impl<'a, 's> Dispatcher<'a, 's> {
             Err(error) => {
                 let outcome = StepOutcome::Failed { message: error.message.clone() };
                 session.emit(TraceEvent::NodeDone { step: id, outcome, duration: begin.elapsed() });
+                self.report(id, |report| report.outcome = Outcome::Failed);
                 self.fail(id, error);
                 None
             }
-            Ok(Lookup::Hit(value)) => {
+            Ok(Lookup::Hit(value, learnt)) => {
                 session.emit(TraceEvent::NodeCached { step: id });
+                self.report(id, |report| report.take(&learnt));
                 self.done(id, value, StepOutcome::Cached, begin.elapsed());
                 None
             }
-            Ok(Lookup::Source) => Some(Box::new(move || step::yield_source(session, step).map(Executed::Done))),
+            Ok(Lookup::Source) => Some(Box::new(move || {
+                let value = step::yield_source(session, step)?;
+                Ok(Executed::Done(value, None))
+            })),
             Ok(Lookup::Miss(miss)) => {
-                if let Some(report) = self.reports.get_mut(id) {
-                    report.executed = true;
-                    report.reason = Some(miss.reason.clone());
-                }
-                session.emit(TraceEvent::NodeExecuting { step: id, reason: miss.reason.clone() });
+                self.report(id, |report| report.take(&miss.learnt));
+                let why = &miss.learnt.why;
+                session.emit(TraceEvent::NodeExecuting { step: id, reason: why.reason.clone(), again: why.again });
                 // All that stand before it, not its inputs alone: times are compared across them.
                 let values = self.values.clone();
                 Some(Box::new(move || step::execute(session, step, *miss, &values)))
@@ -192,18 +190,28 @@ impl<'a, 's> Dispatcher<'a, 's> {
         }
         match answer.result {
             Ok(Executed::Redo(steps)) => self.redo(&steps),
-            Ok(Executed::Done(value)) => {
-                let executed = self.reports.get(answer.id).is_some_and(|r| r.executed);
+            Ok(Executed::Done(value, seen)) => {
+                let executed = self.reports.get(answer.id).is_some_and(StepReport::executed);
                 let outcome = if executed { StepOutcome::Executed } else { StepOutcome::Cached };
+                self.report(answer.id, |report| {
+                    report.seen = seen.map(Seen::from);
+                    if !executed {
+                        report.outcome = Outcome::Source;
+                    }
+                });
                 self.done(answer.id, value, outcome, answer.took);
             }
             Err(error) => {
                 let stopped = self.stopped();
-                let outcome = match stopped || self.session.met_damage() {
+                let (outcome, ended) = match stopped || self.session.met_damage() {
                     // Killed with the others, or to be tried again.
-                    true => StepOutcome::Cancelled,
-                    false => StepOutcome::Failed { message: error.message.clone() },
+                    true => (StepOutcome::Cancelled, Outcome::NotReached),
+                    false => (StepOutcome::Failed { message: error.message.clone() }, Outcome::Failed),
                 };
+                self.report(answer.id, |report| {
+                    report.outcome = ended;
+                    report.duration_ms = millis(answer.took);
+                });
                 self.session.emit(TraceEvent::NodeDone { step: answer.id, outcome, duration: answer.took });
                 if !stopped {
                     self.fail(answer.id, error);
@@ -212,11 +220,18 @@ impl<'a, 's> Dispatcher<'a, 's> {
         }
     }
 
+    fn report(&mut self, id: usize, change: impl FnOnce(&mut StepReport)) {
+        if let Some(report) = self.reports.get_mut(id) {
+            change(report);
+        }
+    }
+
     fn done(&mut self, id: usize, value: Arc<Value>, outcome: StepOutcome, duration: Duration) {
         self.session.emit(TraceEvent::NodeDone { step: id, outcome, duration });
-        if let Some(report) = self.reports.get_mut(id) {
-            report.duration = duration;
-        }
+        self.report(id, |report| {
+            report.duration_ms = millis(duration);
+            report.yielded(&value);
+        });
         if let Some(slot) = self.values.get_mut(id) {
             *slot = Some(value);
         }
@@ -279,13 +294,18 @@ impl<'a, 's> Dispatcher<'a, 's> {
         self.session.cancel.cancel();
     }
 
-    fn finish(self) -> Result<Done, EngineError> {
-        match self.failure {
+    fn finish(self) -> Done {
+        let values = match self.failure {
             Some(error) => Err(error),
             None if self.session.cancel.is_cancelled() => {
                 Err(EngineError::new(FailureKind::Step, "the build was cancelled"))
             }
-            None => Ok(Done { values: self.values, reports: self.reports }),
-        }
+            None => Ok(self.values),
+        };
+        Done { values, reports: self.reports }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,12 +8,20 @@ use std::{
 
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::image::BaseImage;
-use memobuild_plan::model::{BaseImage as BaseImagePlan, Plan, StepId};
+use memobuild_plan::model::{BaseImage as BaseImagePlan, Plan, Step, StepId};
 use memobuild_sandbox::{Cancel, ModeChoice, ModeKind, OwnershipClass, Sandbox, SandboxConfig};
 use memobuild_store::{Provided, ScratchDir, Store};
-use memobuild_tree::{Change, Diff, DirChange, File, Mtime, Node, Tree};
+use memobuild_tree::{Change, Diff, DirChange, File, KeyDigest, Mtime, Node, Tree};
 
-use crate::{BuildRequest, EngineError, SandboxChoice, bases, contexts::Contexts, memo::facts::Sets};
+use crate::{
+    BuildRequest, EngineError, SandboxChoice, StepReport, bases,
+    contexts::Contexts,
+    history::{self, BuildRecord, Outcome, Seen},
+    memo::facts::{Known, Sets},
+};
+
+/// Builds looked back at for explanations.
+const EARLIER: usize = 8;
 
 /// One build under way.
 pub(crate) struct Session<'a> {
@@ -38,6 +46,9 @@ pub(crate) struct Session<'a> {
     /// Why a content of a base image could not be fetched.
     fetch_failure: Arc<Mutex<Option<EngineError>>>,
     _providers: Vec<Provided>,
+    /// Builds before this one, newest first.
+    earlier: OnceLock<Vec<BuildRecord>>,
+    planned: OnceLock<Vec<StepReport>>,
 }
 
 struct Running {
@@ -85,6 +96,8 @@ impl<'a> Session<'a> {
             set_aside_before: store.set_aside_count(),
             fetch_failure,
             _providers: providers,
+            earlier: OnceLock::new(),
+            planned: OnceLock::new(),
         }
     }
 
@@ -100,6 +113,35 @@ impl<'a> Session<'a> {
     /// Makes steps run again.
     pub(crate) fn force(&self, steps: &BTreeSet<StepId>) {
         self.forced.lock().unwrap_or_else(PoisonError::into_inner).extend(steps);
+    }
+
+    /// The last builds of the same Dockerfile and context; read when something has to be explained.
+    fn earlier(&self) -> &[BuildRecord] {
+        self.earlier.get_or_init(|| {
+            let records = history::earlier(self.store, self.request);
+            records.map(|all| all.take(EARLIER).collect()).unwrap_or_default()
+        })
+    }
+
+    /// The result that the last build had of a step, by the key under which its path sets are listed.
+    pub(crate) fn last_result(&self, base: &KeyDigest) -> Option<Known> {
+        let steps = self.earlier().iter().flat_map(|build| &build.steps);
+        let seen = steps.filter(|step| step.base == Some(*base)).find_map(|step| step.seen);
+        seen.map(|Seen { paths, strong }| Known { set: paths, last: strong })
+    }
+
+    /// Reports of all steps, as long as nothing is known of how they end.
+    pub(crate) fn planned(&self) -> &[StepReport] {
+        self.planned.get_or_init(|| self.plan.steps.iter().map(|s| StepReport::planned(s, self.plan)).collect())
+    }
+
+    /// What is another in the definition of a step since the last build that got to it.
+    pub(crate) fn redefined(&self, step: &Step) -> Vec<String> {
+        let steps = self.planned();
+        let Some(now) = steps.get(step.id.0) else { return Vec::new() };
+        let reached = |old: &&StepReport| old.outcome != Outcome::NotReached;
+        let last = self.earlier().iter().find_map(|build| build.counterpart(now, steps).filter(reached));
+        last.map(|old| history::redefined(old, now)).unwrap_or_default()
     }
 
     /// The sandbox, started by the first who asks.

@@ -68,6 +68,8 @@ pub enum TraceEvent {
         step: usize,
         /// Why it runs and is not taken from the cache.
         reason: String,
+        /// Whether it, or what stood in its place, has run in this cache before.
+        again: bool,
     },
     /// A step's result was taken from the cache.
     NodeCached {

@@ -1,13 +1,14 @@
 //! Results as records: what an executed step yielded, found again under its key.
 
 use memobuild_store::{Ref, Store};
-use memobuild_tree::{BundleId, KeyDigest, TreeDigest};
+use memobuild_tree::{BundleId, KeyDigest, PathSetDigest, TreeDigest};
 
+use super::facts::Known;
 use crate::EngineError;
 
 /// Version of the encoding below and of the semantics of step results: raised whenever a step of the same definition
 /// could yield something else than before.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const RESULTS: &str = "result";
 const SEEN: &str = "seen";
 
@@ -22,34 +23,46 @@ pub(crate) struct Memo {
     pub(crate) created: i64,
     /// How long that took, in milliseconds.
     pub(crate) millis: u64,
+    /// What it is by its facts, where those are known: for explanations, never for a hit.
+    pub(crate) seen: Option<Known>,
 }
 
 impl Memo {
     fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION, u8::from(self.bundle.is_some())];
+        let mut out = vec![VERSION, u8::from(self.bundle.is_some()) | u8::from(self.seen.is_some()) << 1];
         out.extend_from_slice(self.identity.as_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
         out.extend_from_slice(&self.millis.to_le_bytes());
         out.extend(self.bundle.iter().flat_map(|b| b.as_bytes()));
+        out.extend(self.seen.iter().flat_map(|known| [known.set.as_bytes(), known.last.as_bytes()]).flatten());
         out
     }
 
     /// `None`: another version, or damage; both are a miss.
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[version, has_bundle], rest) = bytes.split_first_chunk::<2>()?;
+        let (&[version, has], rest) = bytes.split_first_chunk::<2>()?;
         let (identity, rest) = rest.split_first_chunk::<32>()?;
         let (created, rest) = rest.split_first_chunk::<8>()?;
-        let (millis, rest) = rest.split_first_chunk::<8>()?;
-        let bundle = match (has_bundle, rest.first_chunk::<32>(), rest.len()) {
-            (0, _, 0) => None,
-            (1, Some(bundle), 32) => Some(BundleId::from_bytes(*bundle)),
-            _ => return None,
+        let (millis, mut rest) = rest.split_first_chunk::<8>()?;
+        let mut take = |wanted: bool| -> Option<Option<[u8; 32]>> {
+            if !wanted {
+                return Some(None);
+            }
+            let (digest, after) = rest.split_first_chunk::<32>()?;
+            rest = after;
+            Some(Some(*digest))
         };
-        (version == VERSION).then_some(Self {
+        let bundle = take(has & 1 != 0)?.map(BundleId::from_bytes);
+        let (set, last) = (take(has & 2 != 0)?, take(has & 2 != 0)?);
+        let seen = set
+            .zip(last)
+            .map(|(set, last)| Known { set: PathSetDigest::from_bytes(set), last: KeyDigest::from_bytes(last) });
+        (version == VERSION && has < 4 && rest.is_empty()).then_some(Self {
             bundle,
             identity: TreeDigest::from_bytes(*identity),
             created: i64::from_le_bytes(*created),
             millis: u64::from_le_bytes(*millis),
+            seen,
         })
     }
 }
@@ -89,8 +102,10 @@ mod tests {
 
     #[test]
     fn memos_round_trip_and_damage_is_a_miss() {
-        for bundle in [None, Some(BundleId::from_bytes([7; 32]))] {
-            let memo = Memo { bundle, identity: TreeDigest::from_bytes([9; 32]), created: -5, millis: 77 };
+        let known = Known { set: PathSetDigest::from_bytes([5; 32]), last: KeyDigest::from_bytes([6; 32]) };
+        let bundle = Some(BundleId::from_bytes([7; 32]));
+        for (bundle, seen) in [(None, None), (bundle, None), (None, Some(known)), (bundle, Some(known))] {
+            let memo = Memo { bundle, identity: TreeDigest::from_bytes([9; 32]), created: -5, millis: 77, seen };
             let bytes = memo.encode();
             assert_eq!(Memo::decode(&bytes), Some(memo));
             for cut in 0..bytes.len() {

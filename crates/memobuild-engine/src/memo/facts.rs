@@ -128,6 +128,8 @@ pub fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), Engine
 pub struct Match<T> {
     /// Its key.
     pub strong: KeyDigest,
+    /// Its path set.
+    pub set: PathSetDigest,
     /// What was recorded.
     pub found: Found,
     /// What `accept` made of it.
@@ -154,7 +156,7 @@ pub fn search<T>(
         let Some(found) = find(store, &strong)? else { continue };
         if let Some(accepted) = accept(&strong, &found)? {
             prefer(store, base, Known { set: *digest, last: strong })?;
-            return Ok(Some(Match { strong, found, accepted }));
+            return Ok(Some(Match { strong, set: *digest, found, accepted }));
         }
     }
     Ok(None)

@@ -6,12 +6,18 @@ use memobuild_plan::model::{Op, Step, StepId};
 use memobuild_tree::facts::Looks;
 
 use super::{
-    Committed, Executed, Miss, Prepared, Values, copy, facts, inputs, lookup, mkdir, now_secs, order,
+    Committed, Executed, Miss, Prepared, Values, copy,
+    facts::{self, Recorded},
+    inputs, lookup, mkdir, now_secs, order,
     run::{self, Ran},
 };
 use crate::{
     EngineError,
-    memo::{Memo, exact, facts::Found, renewal},
+    memo::{
+        Memo, exact,
+        facts::{Found, Known},
+        renewal,
+    },
     session::Session,
     value::{Source, Value},
 };
@@ -32,9 +38,9 @@ pub(crate) fn execute(
     let parent = inputs::parent(step, values)?;
     if waited
         && !miss.replace
-        && let Some(hit) = lookup::find(session, step, &parent, &miss.keys, &mut false)?
+        && let Some((value, memo)) = lookup::find(session, step, &parent, &miss.keys, &mut false)?
     {
-        return Ok(Executed::Done(hit));
+        return Ok(Executed::Done(value, memo.seen));
     }
     let begin = Instant::now();
     let committed = match (&step.op, &miss.prepared) {
@@ -57,9 +63,9 @@ pub(crate) fn execute(
         _ => return Err(EngineError::step("a source has no result to record")),
     };
     let millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let done = record(session, step, &miss, values, &parent, committed, millis)?;
+    let (value, seen) = record(session, step, &miss, values, &parent, committed, millis)?;
     drop(lock);
-    Ok(Executed::Done(done))
+    Ok(Executed::Done(value, seen))
 }
 
 /// The steps to run again before this one's outcome can be trusted; see [`order`].
@@ -84,7 +90,7 @@ fn record(
     parent: &Arc<Value>,
     committed: Committed,
     millis: u64,
-) -> Result<Arc<Value>, EngineError> {
+) -> Result<(Arc<Value>, Option<Known>), EngineError> {
     let Committed { bundle, tree, looks, sound } = committed;
     let created = now_secs();
     let mut value = match bundle {
@@ -93,27 +99,26 @@ fn record(
     };
     exact::note_seen(session.store, &miss.definition, &miss.inputs)?;
     if !sound {
-        return Ok(value);
+        return Ok((value, None));
     }
-    let mut memo = Memo { bundle, identity: value.identity(), created, millis };
+    let mut memo = Memo { bundle, identity: value.identity(), created, millis, seen: None };
     if let (Some(facts), Some(looks)) = (&miss.facts, &looks) {
         let found = Found { bundle, created, millis, glances: Vec::new() };
-        if let Some(first) = facts.record(session, step, values, looks, found, miss.replace)? {
-            // Another process ran the same at the same time: everybody goes on from what it recorded.
-            memo = Memo {
-                bundle: first.value.change.map(|(bundle, _)| bundle),
-                identity: first.value.identity(),
-                created: first.created,
-                millis: first.millis,
-            };
-            value = first.value;
+        match facts.record(session, step, values, looks, found, miss.replace)? {
+            Recorded::Ours(known) => memo.seen = Some(known),
+            Recorded::First(first) => {
+                // Another process ran the same at the same time: everybody goes on from what it recorded.
+                memo = first.memo();
+                value = first.value;
+            }
+            Recorded::Not => {}
         }
     }
     exact::record(session.store, &miss.keys, &memo)?;
     if let Some((definition, renewed)) = &miss.renewed {
         renewal::note(session.store, definition, renewed)?;
     }
-    Ok(value)
+    Ok((value, memo.seen))
 }
 
 /// What a missed step would yield, worked out without running or storing anything; `None` where only running it can

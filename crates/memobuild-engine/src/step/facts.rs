@@ -13,7 +13,10 @@ use super::{Values, fresh, inputs, value};
 use crate::{
     EngineError,
     keys::{self, Who},
-    memo::facts::{self, Found, Known},
+    memo::{
+        Memo,
+        facts::{self, Found, Known},
+    },
     resolve,
     session::Session,
     value::Value,
@@ -30,11 +33,46 @@ pub(super) struct Facts {
 /// A result that holds for the trees at hand.
 pub(super) struct Hit {
     pub(super) value: Arc<Value>,
-    pub(super) created: i64,
-    pub(super) millis: u64,
+    created: i64,
+    millis: u64,
+    known: Known,
+}
+
+impl Hit {
+    /// The same as a result under exact keys.
+    pub(super) fn memo(&self) -> Memo {
+        Memo {
+            bundle: self.value.change.map(|(bundle, _)| bundle),
+            identity: self.value.identity(),
+            created: self.created,
+            millis: self.millis,
+            seen: Some(self.known),
+        }
+    }
+}
+
+/// What became of a result that was to be recorded.
+pub(super) enum Recorded {
+    /// It is there now.
+    Ours(Known),
+    /// Another process was first with the same facts: its result is to be used instead.
+    First(Hit),
+    /// Facts can't be told.
+    Not,
 }
 
 impl Facts {
+    /// Under what the path sets of a step are listed, where its results are found by facts.
+    pub(super) fn base(session: &Session<'_>, step: &Step, definition: &KeyDigest) -> Option<KeyDigest> {
+        let written =
+            |mount: &memobuild_plan::model::Mount| matches!(mount.kind, MountKind::Bind { writable: true, .. });
+        let traced = match &step.op {
+            Op::Run(run) => session.request.trace && !run.mounts.iter().any(written),
+            _ => true,
+        };
+        (traced && !step.hints.exact).then(|| keys::base(definition, step.hints.stat_kind))
+    }
+
     /// `None` for steps whose results only an equal input may reuse. `parts` are the identities of the exact key.
     pub(super) fn of(
         session: &Session<'_>,
@@ -43,15 +81,9 @@ impl Facts {
         parts: &[TreeDigest],
         values: &Values,
     ) -> Result<Option<Self>, EngineError> {
-        if step.hints.exact {
-            return Ok(None);
-        }
+        let Some(base) = Self::base(session, step, definition) else { return Ok(None) };
         let contents = match &step.op {
             Op::Run(run) => {
-                let written = |kind: &MountKind| matches!(kind, MountKind::Bind { writable: true, .. });
-                if !session.request.trace || run.mounts.iter().any(|m| written(&m.kind)) {
-                    return Ok(None);
-                }
                 let mut seeds = Vec::new();
                 for mount in &run.mounts {
                     if let MountKind::Cache { from: Some((from, path)), .. } = &mount.kind {
@@ -63,7 +95,7 @@ impl Facts {
             Op::Copy(_) => parts.get(1..).unwrap_or_default().to_vec(),
             _ => Vec::new(),
         };
-        Ok(Some(Self { base: keys::base(definition, step.hints.stat_kind), contents }))
+        Ok(Some(Self { base, contents }))
     }
 
     /// What results depend on besides facts. `None` if a user that the step names is not there: it will fail.
@@ -101,12 +133,12 @@ impl Facts {
         let hit = facts::search(store, &session.path_sets, &self.base, &known, &weak, &observed, accept)?;
         Ok(hit.map(|hit| {
             session.emit(TraceEvent::CacheHit { step: step.id.0, key: hit.strong.hex() });
-            Hit { value: hit.accepted, created: hit.found.created, millis: hit.found.millis }
+            let known = Known { set: hit.set, last: hit.strong };
+            Hit { value: hit.accepted, created: hit.found.created, millis: hit.found.millis, known }
         }))
     }
 
-    /// Records a result under what was found at each path of `looks`. If another process was first with the same
-    /// facts, its result is given back to be used instead.
+    /// Records a result under what was found at each path of `looks`.
     pub(super) fn record(
         &self,
         session: &Session<'_>,
@@ -115,43 +147,51 @@ impl Facts {
         looks: &[Looks],
         mut result: Found,
         replace: bool,
-    ) -> Result<Option<Hit>, EngineError> {
-        let Some(trees) = trees(session, step, values)? else { return Ok(None) };
-        let Some(root) = trees.first() else { return Ok(None) };
-        let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
+    ) -> Result<Recorded, EngineError> {
+        let Some(trees) = trees(session, step, values)? else { return Ok(Recorded::Not) };
+        let Some(root) = trees.first() else { return Ok(Recorded::Not) };
+        let Some(weak) = self.weak(session, step, root)? else { return Ok(Recorded::Not) };
         let looks = mutation::dropped(looks, &trees);
         let set = PathSet::of(&looks);
         let observed = Observed::new(&trees);
         let (Some(strong), Some(glances)) = (observed.strong_key(&weak, &set), observed.glances(&set)) else {
-            return Ok(None);
+            return Ok(Recorded::Not);
         };
         let read = set
             .trees()
             .zip(&looks)
             .flat_map(|(paths, looks)| paths.iter().map(|(path, _)| looks.get(path).has(Look::READ)));
         result.glances = glances.into_iter().zip(read).collect();
+        let known = Known { set: set.digest(), last: strong };
         if facts::put(session.store, &self.base, &strong, &set, &result, replace)? {
-            return Ok(None);
+            return Ok(Recorded::Ours(known));
         }
-        let Some(first) = facts::find(session.store, &strong)? else { return Ok(None) };
+        let Some(first) = facts::find(session.store, &strong)? else { return Ok(Recorded::Not) };
         let value = apply(session, root, &first, &strong)?;
-        Ok(value.map(|value| Hit { value, created: first.created, millis: first.millis }))
+        Ok(value.map_or(Recorded::Not, |value| {
+            Recorded::First(Hit { value, created: first.created, millis: first.millis, known })
+        }))
     }
 
-    /// The facts of the most recently useful result that do not hold. `None` if there is no result to compare with.
+    /// The facts that do not hold any more, of the result that the last build of the same Dockerfile had, or else of
+    /// the most recently useful one; with the strong key of that result. `None` if there is none to compare with.
     pub(super) fn broken(
         &self,
         session: &Session<'_>,
         step: &Step,
         values: &Values,
-    ) -> Result<Option<Vec<Broken>>, EngineError> {
+    ) -> Result<Option<(KeyDigest, Vec<Broken>)>, EngineError> {
         let known = facts::known(session.store, &self.base)?;
-        let Some(Known { set, last }) = known.first() else { return Ok(None) };
-        let Some(set) = session.path_sets.get(session.store, set)? else { return Ok(None) };
-        let Some(found) = facts::find(session.store, last)? else { return Ok(None) };
-        let Some(trees) = trees(session, step, values)? else { return Ok(None) };
-        let Some(now) = Observed::new(&trees).glances(&set) else { return Ok(None) };
-        Ok(compare(&set, &found.glances, &now))
+        // Without any result there is no need to look into the record of builds.
+        let Some(newest) = known.first() else { return Ok(None) };
+        for Known { set, last } in session.last_result(&self.base).as_ref().into_iter().chain([newest]) {
+            let Some(set) = session.path_sets.get(session.store, set)? else { continue };
+            let Some(found) = facts::find(session.store, last)? else { continue };
+            let Some(trees) = trees(session, step, values)? else { return Ok(None) };
+            let Some(now) = Observed::new(&trees).glances(&set) else { continue };
+            return Ok(compare(&set, &found.glances, &now).map(|broken| (*last, broken)));
+        }
+        Ok(None)
     }
 }
 

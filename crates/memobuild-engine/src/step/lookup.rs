@@ -7,9 +7,10 @@ use memobuild_observe::TraceEvent;
 use memobuild_plan::model::{Op, Step};
 use memobuild_tree::{KeyDigest, TreeDigest};
 
-use super::{Lookup, Miss, Prepared, Values, copy, facts::Facts, fresh, inputs, reason};
+use super::{Learnt, Lookup, Miss, Prepared, Values, Why, copy, facts::Facts, fresh, inputs, reason};
 use crate::{
     EngineError,
+    history::FoundBy,
     keys::{self, Level},
     memo::{Memo, exact, renewal},
     session::Session,
@@ -39,9 +40,23 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
     let parent = inputs::parent(step, values)?;
     let trees = inputs::trees(step, values)?;
     let mut keys = vec![keys::exact(&definition, Level::Trees, &trees)];
+    let learnt = Learnt {
+        definition,
+        exact: keys::exact(&definition, Level::Trees, &trees),
+        base: Facts::base(session, step, &definition),
+        found: None,
+        created: 0,
+        millis: 0,
+        seen: None,
+        why: Why::default(),
+    };
+    let hit = |value: Arc<Value>, found: FoundBy, memo: &Memo| {
+        let Memo { created, millis, seen, .. } = *memo;
+        Lookup::Hit(value, Box::new(Learnt { found: Some(found), created, millis, seen, ..learnt.clone() }))
+    };
     let mut expired = false;
-    if !replace && let Some(hit) = find(session, step, &parent, &keys, &mut expired)? {
-        return Ok(Lookup::Hit(hit));
+    if !replace && let Some((value, memo)) = find(session, step, &parent, &keys, &mut expired)? {
+        return Ok(hit(value, FoundBy::Exact, &memo));
     }
     let (parts, prepared) = match &step.op {
         Op::Copy(copy) => {
@@ -54,45 +69,38 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
     let second = keys::exact(&definition, Level::Parts, &parts);
     if parts != trees {
         keys.push(second);
-        if !replace && let Some((hit, memo)) = find_memo(session, step, &parent, &second, &mut expired)? {
+        if !replace && let Some((value, memo)) = find_memo(session, step, &parent, &second, &mut expired)? {
             exact::record(session.store, keys.get(..1).unwrap_or_default(), &memo)?;
-            return Ok(Lookup::Hit(hit));
+            return Ok(hit(value, FoundBy::Parts, &memo));
         }
     }
     let facts = Facts::of(session, step, &definition, &parts, values)?;
     if !replace
         && let Some(facts) = &facts
-        && let Some(hit) = facts.find(session, step, values)?
+        && let Some(found) = facts.find(session, step, values)?
     {
-        let memo = Memo {
-            bundle: hit.value.change.map(|(bundle, _)| bundle),
-            identity: hit.value.identity(),
-            created: hit.created,
-            millis: hit.millis,
-        };
+        let memo = found.memo();
         exact::record(session.store, &keys, &memo)?;
-        return Ok(Lookup::Hit(hit.value));
+        return Ok(hit(found.value, FoundBy::Facts, &memo));
     }
-    let miss = |reason: String| {
-        let replace = replace || expired;
-        Lookup::Miss(Box::new(Miss {
-            definition,
-            renewed: renewed.map(|renewed| (defined, renewed)),
-            keys,
-            inputs: parts.clone(),
-            facts: facts.clone(),
-            reason,
-            replace,
-            prepared,
-        }))
-    };
-    let reason = match (step.ignore_cache, forced, expired) {
-        (true, ..) => "the cache is not to be used for it".into(),
-        (_, true, _) => "files of a step before it are newer now, and a later step compares times".into(),
-        (_, _, true) => "its result is older than its max-age".into(),
+    let why = match (step.ignore_cache, forced, expired) {
+        (true, ..) => Why::new(true, "the cache is not to be used for it"),
+        (_, true, _) => Why::new(true, "files of a step before it are newer now, and a later step compares times"),
+        (_, _, true) => Why::new(true, "its result is older than its max-age"),
         _ => why(session, step, &definition, &parts, facts.as_ref(), values)?,
     };
-    Ok(miss(reason))
+    let learnt = Learnt { why, ..learnt };
+    let replace = replace || expired;
+    Ok(Lookup::Miss(Box::new(Miss {
+        definition,
+        renewed: renewed.map(|renewed| (defined, renewed)),
+        keys,
+        inputs: parts,
+        facts,
+        learnt,
+        replace,
+        prepared,
+    })))
 }
 
 pub(super) fn find(
@@ -101,9 +109,9 @@ pub(super) fn find(
     parent: &Arc<Value>,
     keys: &[KeyDigest],
     expired: &mut bool,
-) -> Result<Option<Arc<Value>>, EngineError> {
+) -> Result<Option<(Arc<Value>, Memo)>, EngineError> {
     let Some(key) = keys.last() else { return Ok(None) };
-    Ok(find_memo(session, step, parent, key, expired)?.map(|(value, _)| value))
+    find_memo(session, step, parent, key, expired)
 }
 
 fn find_memo(
@@ -132,7 +140,7 @@ fn find_memo(
     })
 }
 
-/// Why nothing was found: the facts that broke, or else what is known of the inputs.
+/// Why nothing was found: the facts that broke, or else what is known of the definition and of the inputs.
 fn why(
     session: &Session<'_>,
     step: &Step,
@@ -140,24 +148,31 @@ fn why(
     parts: &[TreeDigest],
     facts: Option<&Facts>,
     values: &Values,
-) -> Result<String, EngineError> {
+) -> Result<Why, EngineError> {
     if let Some(facts) = facts
-        && let Some(broken) = facts.broken(session, step, values)?
+        && let Some((compared, broken)) = facts.broken(session, step, values)?
         && let Some(reason) = reason::of_broken(step, &broken)
     {
-        return Ok(reason);
+        let (broken_count, broken) = (broken.len(), reason::facts(step, &broken));
+        let compared = Some(compared);
+        return Ok(Why { broken, broken_count, compared, ..Why::new(true, reason) });
     }
     let Some(seen) = exact::last_seen(session.store, definition)? else {
-        return Ok("this command has not run in this cache before".into());
+        let redefined = session.redefined(step);
+        return Ok(match reason::listed(&redefined) {
+            Some(reason) => Why { redefined, ..Why::new(true, reason) },
+            None => Why::new(false, "this command has not run in this cache before"),
+        });
     };
     let below = seen.first() != parts.first();
     let sources = seen.get(1..) != parts.get(1..);
     let what = if matches!(step.op, Op::Copy(_)) { "what it copies" } else { "what it mounts" };
-    Ok(match (below, sources) {
+    let reason = match (below, sources) {
         (_, true) if matches!(step.op, Op::Copy(_)) => format!("{what} changed"),
         (true, true) => format!("the files below it and {what} changed"),
         (true, false) => "the files below it changed".into(),
         (false, true) => format!("{what} changed"),
         (false, false) => "its result is no longer in the cache".into(),
-    })
+    };
+    Ok(Why::new(true, reason))
 }

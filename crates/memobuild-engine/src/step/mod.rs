@@ -21,7 +21,13 @@ use std::{
 use memobuild_plan::model::{Network, Op, Step, StepId};
 use memobuild_tree::{BundleId, KeyDigest, Tree, TreeDigest, facts::Looks};
 
-use crate::{EngineError, session::Session, value::Value};
+use crate::{
+    EngineError,
+    history::{BrokenFact, FoundBy},
+    memo::facts::Known,
+    session::Session,
+    value::Value,
+};
 
 pub(crate) use execute::{execute, foresee};
 pub(crate) use lookup::look_up;
@@ -33,11 +39,47 @@ pub(crate) type Values = [Option<Arc<Value>>];
 /// What a look-up found.
 pub(crate) enum Lookup {
     /// A known result.
-    Hit(Arc<Value>),
+    Hit(Arc<Value>, Box<Learnt>),
     /// None; the step must be executed.
     Miss(Box<Miss>),
     /// The step is not one whose result is looked up: it yields its tree itself.
     Source,
+}
+
+/// What a look-up learnt, for the record of the build.
+#[derive(Debug, Clone)]
+pub(crate) struct Learnt {
+    pub(crate) definition: KeyDigest,
+    pub(crate) exact: KeyDigest,
+    pub(crate) base: Option<KeyDigest>,
+    /// The result that was found.
+    pub(crate) found: Option<FoundBy>,
+    /// When it was made, and how long that took.
+    pub(crate) created: i64,
+    pub(crate) millis: u64,
+    /// What it is by its facts.
+    pub(crate) seen: Option<Known>,
+    /// Why none was found.
+    pub(crate) why: Why,
+}
+
+/// Why no result was found, for a person.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Why {
+    pub(crate) reason: String,
+    /// There is a result of it, or of what stood in its place: it runs again.
+    pub(crate) again: bool,
+    pub(crate) broken: Vec<BrokenFact>,
+    pub(crate) broken_count: usize,
+    pub(crate) redefined: Vec<String>,
+    /// The result whose facts broke.
+    pub(crate) compared: Option<KeyDigest>,
+}
+
+impl Why {
+    fn new(again: bool, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), again, ..Self::default() }
+    }
 }
 
 /// Everything that a look-up learnt and the execution goes on with.
@@ -49,8 +91,7 @@ pub(crate) struct Miss {
     keys: Vec<KeyDigest>,
     inputs: Vec<TreeDigest>,
     facts: Option<facts::Facts>,
-    /// Why there is no result, for a person.
-    pub(crate) reason: String,
+    pub(crate) learnt: Learnt,
     /// It runs though there may be a result: what it yields takes that one's place.
     replace: bool,
     prepared: Prepared,
@@ -65,8 +106,8 @@ enum Prepared {
 
 /// How an execution ended.
 pub(crate) enum Executed {
-    /// With a result.
-    Done(Arc<Value>),
+    /// With a result, which is that by its facts.
+    Done(Arc<Value>, Option<Known>),
     /// It saw files of these steps that are older than those of steps before them: they have to run again first.
     Redo(BTreeSet<StepId>),
 }

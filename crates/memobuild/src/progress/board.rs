@@ -33,6 +33,8 @@ pub(super) struct Vertex {
     pub(super) took: Option<Duration>,
     pub(super) ending: Option<Ending>,
     pub(super) bytes: Option<Bytes>,
+    /// Why it runs again.
+    pub(super) reason: Option<String>,
     tail: VecDeque<String>,
     stdout: LineSplitter,
     stderr: LineSplitter,
@@ -46,6 +48,7 @@ impl Vertex {
             took: None,
             ending: None,
             bytes: None,
+            reason: None,
             tail: VecDeque::new(),
             stdout: LineSplitter::default(),
             stderr: LineSplitter::default(),
@@ -127,8 +130,13 @@ impl Board {
                 self.sandbox = Some(mode.clone());
                 changes.push(Change::Sandbox(format!("{mode}: {why}")));
             }
-            TraceEvent::NodeExecuting { step, .. } => {
-                self.step(step, at, &mut changes);
+            TraceEvent::NodeExecuting { step, reason, again } => {
+                let v = self.step(step, at, &mut changes);
+                let reason = printable(reason.replace('\n', " ").as_bytes());
+                if let Some(vertex) = self.vertices.get_mut(v).filter(|_| again) {
+                    vertex.reason = Some(reason.clone());
+                }
+                changes.push(Change::Note(v, format!("runs: {reason}")));
             }
             TraceEvent::NodeCached { step } => {
                 let v = self.step(step, at, &mut changes);

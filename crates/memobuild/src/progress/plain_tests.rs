@@ -38,7 +38,7 @@ fn chosen() -> TraceEvent {
 }
 
 fn executing(step: usize) -> TraceEvent {
-    TraceEvent::NodeExecuting { step, reason: "no result for these inputs".into() }
+    TraceEvent::NodeExecuting { step, reason: "/src/a.c changed (read by the step)".into(), again: true }
 }
 
 fn output(step: usize, text: &str) -> TraceEvent {
@@ -75,9 +75,11 @@ fn one_step_after_the_other() {
     #1 CACHED
 
     #2 [2/4] COPY a /a
+    #2 runs: /src/a.c changed (read by the step)
     #2 DONE 0.0s
 
     #3 [3/4] RUN make
+    #3 runs: /src/a.c changed (read by the step)
     #3 0.123 cc -c a.c
     #3 0.294 cc -c b.c
     #3 1.200 last without a newline
@@ -86,6 +88,7 @@ fn one_step_after_the_other() {
     warning: the base image is for another platform
 
     #4 [4/4] RUN false
+    #4 runs: /src/a.c changed (read by the step)
     #4 ERROR: process "/bin/sh -c false" did not complete successfully: exit code: 1
     "#);
 }
@@ -108,11 +111,13 @@ fn steps_side_by_side_take_turns() {
     #0 sandbox: traced: user namespace
 
     #1 [a 1/1] RUN one
+    #1 runs: /src/a.c changed (read by the step)
     #1 0.010 one a
     #1 0.030 one b
     #1 ...
 
     #2 [b 1/1] RUN two
+    #2 runs: /src/a.c changed (read by the step)
     #2 0.019 two a
     #2 0.899 two b
     #2 DONE 1.1s

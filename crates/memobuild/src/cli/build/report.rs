@@ -75,12 +75,12 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// One line for each step, and a sum.
 pub(crate) fn dry_run(outcome: &BuildOutcome) -> String {
     let row = |step: &StepReport| {
-        let what = if step.executed { "run" } else { "reuse" };
+        let what = if step.executed() { "run" } else { "reuse" };
         [what.to_owned(), step.label.clone(), step.reason.clone().unwrap_or_default()]
     };
     let mut rows = vec![["WOULD".to_owned(), "STEP".to_owned(), "WHY".to_owned()]];
     rows.extend(outcome.steps.iter().map(row));
-    let run = outcome.steps.iter().filter(|s| s.executed).count();
+    let run = outcome.steps.iter().filter(|s| s.executed()).count();
     format!("{}\n{run} to run, {} to reuse\n", text::table(&rows), outcome.steps.len() - run)
 }
 
@@ -88,16 +88,17 @@ pub(crate) fn dry_run(outcome: &BuildOutcome) -> String {
 mod tests {
     use std::time::Duration;
 
+    use memobuild_engine::history::Outcome;
     use memobuild_tree::Sha256Digest;
 
     use super::*;
 
     fn outcome() -> BuildOutcome {
-        let step = |label: &str, executed, reason: Option<&str>| StepReport {
+        let step = |label: &str, outcome, reason: Option<&str>| StepReport {
             label: label.into(),
-            executed,
+            outcome,
             reason: reason.map(Into::into),
-            duration: Duration::ZERO,
+            ..StepReport::default()
         };
         BuildOutcome {
             image: Some(Sha256Digest::of(b"manifest")),
@@ -105,8 +106,8 @@ mod tests {
             descriptor: Some(("application/vnd.oci.image.manifest.v1+json".into(), 482)),
             names: vec!["app:1".into(), "docker.io/library/app:2".into()],
             steps: vec![
-                step("[1/2] FROM busybox", false, None),
-                step("[2/2] RUN make", true, Some("no result for these inputs")),
+                step("[1/2] FROM busybox", Outcome::Source, None),
+                step("[2/2] RUN make", Outcome::Ran, Some("no result for these inputs")),
             ],
             duration: Duration::ZERO,
         }

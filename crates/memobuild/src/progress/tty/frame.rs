@@ -106,7 +106,27 @@ impl Frame<'_> {
             Some((done, _)) => format!("{} {time:>6}", crate::cli::bytes(done)),
             None => time,
         };
-        self.line(colour, &format!(" => {word}{}", vertex.title), &right, columns)
+        let left = format!(" => {word}{}", vertex.title);
+        let Some(reason) = &vertex.reason else { return self.line(colour, &left, &right, columns) };
+        // Behind the title and dim, if a good part of it fits.
+        let room = columns.saturating_sub(left.width() + 3 + 1 + right.width());
+        if room < 16 {
+            return self.line(colour, &left, &right, columns);
+        }
+        let reason = cut(reason, room);
+        let blanks = columns - left.width() - 3 - reason.width() - right.width();
+        let width = columns;
+        let paint = |colour: &str, text: &str| match colour {
+            "" => text.to_owned(),
+            colour => paint(self.colour, colour, text),
+        };
+        let text = [
+            paint(colour, &left),
+            paint(GREY, &format!(" · {reason}")),
+            paint(colour, &format!("{}{right}", " ".repeat(blanks))),
+        ]
+        .concat();
+        Line { text, width }
     }
 
     /// Text at the left, cut where it is too long, and a text at the right edge, left out where there is no room.

@@ -30,9 +30,9 @@ fn board() -> Board {
     at(5, TraceEvent::BuildStarted { steps: labels.iter().enumerate().map(step).collect() });
     at(5, TraceEvent::SandboxChosen { mode: "traced".into(), why: "user namespace".into() });
     at(6, TraceEvent::NodeCached { step: 0 });
-    at(7, TraceEvent::NodeExecuting { step: 1, reason: "new".into() });
+    at(7, TraceEvent::NodeExecuting { step: 1, reason: "new".into(), again: false });
     at(90, TraceEvent::NodeDone { step: 1, outcome: StepOutcome::Executed, duration: ms(83) });
-    at(91, TraceEvent::NodeExecuting { step: 2, reason: "new".into() });
+    at(91, TraceEvent::NodeExecuting { step: 2, reason: "/src/a.c changed (read by the step)".into(), again: true });
     let data = b"cc -c a.c\ncc -c b.c -o \x1b[1mb.o\x1b[0m\nlinking 50%".to_vec();
     at(500, TraceEvent::NodeOutput { step: 2, stream: Stream::Stdout, data });
     board
@@ -53,7 +53,7 @@ fn a_running_build() {
      => pull debian:12 sha256:0123456789ab                   12.3MB / 50.0MB   1.2s
      => CACHED [base 1/1] FROM busybox                                         0.0s
      => [build 2/3] COPY . /src                                                0.1s
-     => [build 3/3] RUN make -j4 all                                           1.1s
+     => [build 3/3] RUN make -j4 all · /src/a.c changed (read by the step)     1.1s
      => => # cc -c a.c
      => => # cc -c b.c -o b.o
      => => # linking 50%
@@ -108,7 +108,7 @@ proptest! {
             board.apply(Duration::ZERO, TraceEvent::NodeCached { step });
         }
         for step in over..over + running {
-            board.apply(Duration::ZERO, TraceEvent::NodeExecuting { step, reason: String::new() });
+            board.apply(Duration::ZERO, TraceEvent::NodeExecuting { step, reason: title.clone(), again: step % 2 == 0 });
             let data = format!("{title}\n").repeat(8).into_bytes();
             board.apply(Duration::ZERO, TraceEvent::NodeOutput { step, stream: Stream::Stdout, data });
         }
