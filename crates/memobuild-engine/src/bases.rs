@@ -11,7 +11,7 @@ use memobuild_oci::{
 };
 use memobuild_plan::model::{BaseRequest, BaseResolver, ContextSource, ResolvedBase};
 use memobuild_store::Store;
-use memobuild_tree::{KeyHasher, Tree, TreeDigest};
+use memobuild_tree::{KeyDigest, KeyHasher, Tree, TreeDigest};
 
 use crate::{
     BuildRequest, EngineError,
@@ -82,6 +82,20 @@ impl BaseResolver for Bases<'_> {
     }
 }
 
+fn key(image: &BaseImage) -> KeyDigest {
+    let mut h = KeyHasher::new("memobuild.base-tree.v1");
+    h.u64(image.layers.len() as u64);
+    for layer in &image.layers {
+        h.value(&layer.diff_id);
+    }
+    h.finish()
+}
+
+/// Whether the tree of a base image is known without fetching anything.
+pub(crate) fn is_known(store: &Store, image: &BaseImage) -> Result<bool, EngineError> {
+    Ok(store.record_get(TREES, &key(image))?.is_some())
+}
+
 /// The tree of a base image, by its identity if that is known from an earlier import.
 pub(crate) fn value(
     store: &Store,
@@ -89,12 +103,7 @@ pub(crate) fn value(
     image: &Arc<BaseImage>,
     observer: &Arc<dyn Observer>,
 ) -> Result<Arc<Value>, EngineError> {
-    let mut h = KeyHasher::new("memobuild.base-tree.v1");
-    h.u64(image.layers.len() as u64);
-    for layer in &image.layers {
-        h.value(&layer.diff_id);
-    }
-    let key = h.finish();
+    let key = key(image);
     if let Some(bytes) = store.record_get(TREES, &key)?
         && let Ok(bytes) = <[u8; 32]>::try_from(bytes)
     {

@@ -1,24 +1,26 @@
 //! One build from its request to its outcome.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use memobuild_observe::{FailureKind, Observer, StepInfo, TraceEvent};
 use memobuild_plan::{
     Hooks, PlanError, PlanErrorKind, Planned,
-    model::{Op, Plan},
+    model::{Op, Plan, Step},
 };
 use memobuild_sandbox::Cancel;
 use memobuild_store::Store;
+use memobuild_tree::{Diff, Tree};
 
 use crate::{
     BuildOutcome, BuildRequest, EngineError, StepReport,
-    bases::Bases,
+    bases::{self, Bases},
     export,
     history::{self, BuildRecord, Outcome},
     input::{self, Input},
     schedule::{self, Done},
     session::Session,
     step::{self, Lookup},
+    value::Value,
 };
 
 /// Steps at once where the request does not say: they wait for the network and for each other more than they compute.
@@ -194,20 +196,67 @@ pub fn dry_run(
     observer: &Arc<dyn Observer>,
 ) -> Result<BuildOutcome, EngineError> {
     let begin = Instant::now();
+    let ahead = foresee(store, request, observer, Reach::Everything)?;
+    Ok(BuildOutcome { steps: ahead.record.steps, duration: begin.elapsed(), ..BuildOutcome::default() })
+}
+
+/// How far a look ahead goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Base images, files and repositories are fetched where that is needed to tell.
+    Everything,
+    /// What is not here is not fetched; what stands on it is then unknown. Registries are asked for manifests only.
+    Here,
+}
+
+/// The build that would happen now.
+pub struct Foreseen {
+    /// Its plan.
+    pub plan: Plan,
+    /// Its record, as far as it can be told.
+    pub record: BuildRecord,
+    /// Trees that had to be put together, by the step's number.
+    pub(crate) trees: HashMap<usize, Tree>,
+    /// Changes that steps would make, by the step's number.
+    pub(crate) diffs: HashMap<usize, Diff>,
+}
+
+/// Works out what a build would do, without running or keeping anything.
+///
+/// # Errors
+/// As [`dry_run`].
+pub fn foresee(
+    store: &Store,
+    request: &BuildRequest,
+    observer: &Arc<dyn Observer>,
+    reach: Reach,
+) -> Result<Foreseen, EngineError> {
     let _lease = store.lease()?;
     let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
     let planned = plan(request, &input, &bases)?;
     let cancel = Cancel::new();
+    let mut record = BuildRecord::begin(request);
+    record.targets = targets(&planned.plan);
     let session = session(store, request, &planned, &bases, &input, observer, &cancel)?;
-    let steps = past_damage(store, observer, &cancel, || foresee(&session, &planned.plan))?;
-    Ok(BuildOutcome { steps, duration: begin.elapsed(), ..BuildOutcome::default() })
+    let (trees, diffs) = past_damage(store, observer, &cancel, || {
+        let (values, reports, diffs) = look_ahead(&session, reach)?;
+        record.steps = reports;
+        let tree = |(id, value): (usize, &Option<Arc<Value>>)| Some((id + 1, value.as_ref()?.known()?));
+        Ok((values.iter().enumerate().filter_map(tree).collect(), diffs))
+    })?;
+    drop(session);
+    Ok(Foreseen { plan: planned.plan, record, trees, diffs })
 }
 
-fn foresee(session: &Session<'_>, plan: &Plan) -> Result<Vec<StepReport>, EngineError> {
+type Ahead = (Vec<Option<Arc<Value>>>, Vec<StepReport>, HashMap<usize, Diff>);
+
+fn look_ahead(session: &Session<'_>, reach: Reach) -> Result<Ahead, EngineError> {
+    let plan = session.plan;
     let mut values = vec![None; plan.steps.len()];
-    let mut steps = session.planned().to_vec();
-    for (step, report) in plan.steps.iter().zip(&mut steps) {
+    let mut reports = session.planned().to_vec();
+    let mut diffs = HashMap::new();
+    for (step, report) in plan.steps.iter().zip(&mut reports) {
         let unknown = schedule::inputs(step).into_iter().find(|id| values.get(id.0).is_none_or(Option::is_none));
         let value = match unknown {
             Some(input) => {
@@ -221,13 +270,22 @@ fn foresee(session: &Session<'_>, plan: &Plan) -> Result<Vec<StepReport>, Engine
                     report.take(&learnt);
                     Some(value)
                 }
+                Lookup::Source if reach == Reach::Here && !is_here(session, step)? => {
+                    report.outcome = Outcome::Unknown;
+                    report.reason = Some("it would have to be fetched".into());
+                    None
+                }
                 Lookup::Source => {
                     report.outcome = Outcome::Source;
                     Some(step::yield_source(session, step)?)
                 }
                 Lookup::Miss(miss) => {
                     report.take(&miss.learnt);
-                    step::foresee(session, step, &miss, &values)
+                    let ahead = step::foresee(session, step, &miss, &values);
+                    ahead.map(|step::Ahead { value, diff }| {
+                        diffs.insert(report.number, diff);
+                        value
+                    })
                 }
             },
         };
@@ -238,5 +296,18 @@ fn foresee(session: &Session<'_>, plan: &Plan) -> Result<Vec<StepReport>, Engine
             *slot = value;
         }
     }
-    Ok(steps)
+    note_layers(session, &mut reports);
+    Ok((values, reports, diffs))
+}
+
+/// Whether a source yields its tree without fetching anything.
+fn is_here(session: &Session<'_>, step: &Step) -> Result<bool, EngineError> {
+    match &step.op {
+        Op::Http(_) | Op::Git(_) => Ok(false),
+        Op::Image(index) => match session.bases.get(*index) {
+            Some(image) => bases::is_known(session.store, image),
+            None => Ok(true),
+        },
+        _ => Ok(true),
+    }
 }

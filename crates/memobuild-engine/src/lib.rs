@@ -10,6 +10,7 @@ mod chmod;
 mod contexts;
 mod copy;
 mod error;
+pub mod explain;
 mod export;
 pub mod history;
 mod input;
@@ -23,7 +24,7 @@ mod step;
 mod users;
 mod value;
 
-pub use build::{build, dry_run};
+pub use build::{Foreseen, Reach, build, dry_run, foresee};
 pub use error::EngineError;
 pub use history::StepReport;
 pub use memobuild_sandbox::Cancel;

@@ -52,7 +52,8 @@ impl Value {
         self.identity
     }
 
-    fn known(&self) -> Option<Tree> {
+    /// The tree, if it has been put together.
+    pub(crate) fn known(&self) -> Option<Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

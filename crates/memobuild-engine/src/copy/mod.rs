@@ -10,7 +10,7 @@ mod select;
 
 pub(crate) use editor::{Edited, Editor};
 pub(crate) use place::{Attributes, place};
-pub(crate) use select::{Pick, Query, SelectError, Selected, select};
+pub(crate) use select::{Pick, Query, SelectError, Selected, has_wildcards, select};
 
 #[cfg(test)]
 mod tests;

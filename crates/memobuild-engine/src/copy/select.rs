@@ -82,7 +82,8 @@ pub(crate) struct Query<'a> {
     pub(crate) may_be_empty: bool,
 }
 
-fn has_wildcards(part: &[u8]) -> bool {
+/// Whether a pattern, or a part of one, may match several names.
+pub(crate) fn has_wildcards(part: &[u8]) -> bool {
     let mut bytes = part.iter();
     while let Some(b) = bytes.next() {
         match b {

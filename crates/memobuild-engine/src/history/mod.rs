@@ -34,6 +34,8 @@ const MAX_UNPACKED: usize = 256 << 20;
 pub struct BuildRecord {
     /// Of the encoding.
     pub version: u32,
+    /// Tells builds of one context and Dockerfile from others.
+    pub place: String,
     /// Names it: eight hexadecimal digits.
     pub id: String,
     /// When it began, in seconds since 1970.
@@ -60,6 +62,7 @@ impl BuildRecord {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             version: VERSION,
+            place: place(request).iter().map(|b| format!("{b:02x}")).collect(),
             id: id(now.as_nanos()),
             time: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             context: match &request.context {

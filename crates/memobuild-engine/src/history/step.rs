@@ -102,6 +102,8 @@ pub struct CopyPlaces {
     pub dest: String,
     /// Written as a directory.
     pub dest_is_dir: bool,
+    /// `--parents`: what is copied keeps its path.
+    pub parents: bool,
 }
 
 /// One source of a COPY.
@@ -206,6 +208,7 @@ impl StepReport {
                 sources: copy.sources.iter().filter_map(copy_from).collect(),
                 dest: copy.dest.clone(),
                 dest_is_dir: copy.dest_is_dir,
+                parents: copy.parents,
             }),
             _ => None,
         };

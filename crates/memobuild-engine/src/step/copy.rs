@@ -17,7 +17,7 @@ use memobuild_tree::{
     ContentDigest, ContentHash, Diff, File, KeyHasher, Meta, Node, Tree, TreeDigest, facts::Looks, path,
 };
 
-use super::{Committed, Values, source, value};
+use super::{Ahead, Committed, Values, source, value};
 use crate::{
     EngineError,
     copy::{Attributes, Edited, Editor, Pick, Query, Selected, place, select},
@@ -125,14 +125,15 @@ pub(super) fn foresee(
     copy: &Copy,
     prepared: &Prepared,
     values: &Values,
-) -> Result<Option<Arc<Value>>, EngineError> {
+) -> Result<Option<Ahead>, EngineError> {
     let unpacks = |s: &Source| matches!(s, Source::Tree { unpack: Unpack::Archives, .. });
     if prepared.sources.iter().any(unpacks) {
         return Ok(None);
     }
     let parent = value(values, copy.parent)?.tree(session.store)?;
     let Edited { diff, .. } = change(session, copy, prepared, &parent, None)?;
-    Ok(Some(Value::ready(session.settle(diff, &parent)?.1, None)))
+    let (diff, tree) = session.settle(diff, &parent)?;
+    Ok(Some(Ahead { value: Value::ready(tree, None), diff }))
 }
 
 /// The tree after the copy, the change, and what it depends on. Without a writer nothing is stored.

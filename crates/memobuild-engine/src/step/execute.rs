@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use memobuild_plan::model::{Op, Step, StepId};
-use memobuild_tree::facts::Looks;
+use memobuild_tree::{Diff, facts::Looks};
 
 use super::{
     Committed, Executed, Miss, Prepared, Values, copy,
@@ -121,9 +121,15 @@ fn record(
     Ok((value, memo.seen))
 }
 
+/// What a missed step would yield.
+pub(crate) struct Ahead {
+    pub(crate) value: Arc<Value>,
+    pub(crate) diff: Diff,
+}
+
 /// What a missed step would yield, worked out without running or storing anything; `None` where only running it can
 /// tell. For `--dry-run`.
-pub(crate) fn foresee(session: &Session<'_>, step: &Step, miss: &Miss, values: &Values) -> Option<Arc<Value>> {
+pub(crate) fn foresee(session: &Session<'_>, step: &Step, miss: &Miss, values: &Values) -> Option<Ahead> {
     match (&step.op, &miss.prepared) {
         (Op::Copy(copy), Prepared::Copy(prepared)) => copy::foresee(session, copy, prepared, values).ok()?,
         (Op::Mkdir(mkdir), _) => mkdir::foresee(session, mkdir, values).ok(),

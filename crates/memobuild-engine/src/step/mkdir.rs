@@ -1,10 +1,8 @@
 //! `WORKDIR`: a directory is made if it is not there.
 
-use std::sync::Arc;
-
 use memobuild_plan::model::Mkdir;
 
-use super::{Committed, Values, value};
+use super::{Ahead, Committed, Values, value};
 use crate::{
     EngineError,
     copy::{Edited, Editor},
@@ -33,6 +31,7 @@ pub(super) fn execute(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> 
     Ok(Committed { bundle, tree, looks: Some(vec![looks]), sound: true })
 }
 
-pub(super) fn foresee(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Arc<Value>, EngineError> {
-    Ok(Value::ready(change(session, mkdir, values)?.tree, None))
+pub(super) fn foresee(session: &Session<'_>, mkdir: &Mkdir, values: &Values) -> Result<Ahead, EngineError> {
+    let Edited { tree, diff, .. } = change(session, mkdir, values)?;
+    Ok(Ahead { value: Value::ready(tree, None), diff })
 }

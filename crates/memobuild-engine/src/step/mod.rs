@@ -29,7 +29,7 @@ use crate::{
     value::Value,
 };
 
-pub(crate) use execute::{execute, foresee};
+pub(crate) use execute::{Ahead, execute, foresee};
 pub(crate) use lookup::look_up;
 pub(crate) use source::yield_source;
 

@@ -40,6 +40,13 @@ pub struct Glance {
     pub(super) listing: u32,
 }
 
+impl Glance {
+    /// Whether nothing was there.
+    pub fn is_absent(&self) -> bool {
+        self.kind == 0
+    }
+}
+
 impl<'t> Observed<'t> {
     /// Nothing is computed yet.
     pub fn new(trees: impl IntoIterator<Item = &'t Tree>) -> Self {

@@ -11,6 +11,7 @@ mod completions;
 mod doctor;
 mod du;
 mod env;
+mod explain;
 mod export;
 mod failure;
 mod graph;
@@ -25,7 +26,7 @@ mod text;
 mod values;
 
 use failure::{CliResult, Failure};
-pub(crate) use text::{bytes, colours_allowed, paint, seconds, terminal_is_dumb};
+pub(crate) use text::{bytes, colours_allowed, cut, paint, seconds, terminal_is_dumb};
 
 /// Builds container images from Dockerfiles: no daemon, no root, and only what changed runs again.
 #[derive(Debug, Parser)]
@@ -55,6 +56,7 @@ enum Command {
     Build(Box<build::BuildArgs>),
     Check(check::CheckArgs),
     Graph(graph::GraphArgs),
+    ExplainCache(Box<explain::ExplainArgs>),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
@@ -86,6 +88,7 @@ fn run(command: Command) -> CliResult {
         Command::Build(args) => build::run(*args),
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
+        Command::ExplainCache(args) => explain::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),

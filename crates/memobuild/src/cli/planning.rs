@@ -12,7 +12,7 @@ use memobuild_dockerfile::{
     ignore::{IgnoreMatcher, read_patterns},
     lint::Rule,
 };
-use memobuild_engine::{ContextInput, DockerfileInput};
+use memobuild_engine::{BuildRequest, ContextInput, DockerfileInput};
 use memobuild_image::{ImageConfig, Platform};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
@@ -35,6 +35,17 @@ pub(crate) struct PlanArgs {
     #[arg(value_name = "CONTEXT", default_value = ".", value_parser = values::context_input)]
     pub(crate) context: ContextInput,
 
+    #[command(flatten)]
+    pub(crate) flags: PlanFlags,
+
+    /// Ask registries for the configs of base images that are not here
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+/// What shapes a plan.
+#[derive(Debug, Args)]
+pub(crate) struct PlanFlags {
     /// The Dockerfile, relative to the current directory; - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
@@ -54,23 +65,28 @@ pub(crate) struct PlanArgs {
     /// Named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], target:STAGE or a URL
     #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::build_context)]
     pub(crate) build_contexts: Vec<(String, ContextSource)>,
-
-    /// Ask registries for the configs of base images that are not here
-    #[arg(long)]
-    pub(crate) pull: bool,
 }
 
 impl PlanArgs {
     pub(crate) fn dockerfile(&self) -> Result<Dockerfile, Failure> {
-        let input = match &self.file {
-            None => DockerfileInput::InContext,
-            Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
-            Some(path) => DockerfileInput::Path(path.clone()),
-        };
-        source::read(&self.context, &input)
+        source::read(&self.context, &self.flags.dockerfile())
     }
 
     pub(crate) fn options(&self) -> Options {
+        self.flags.options()
+    }
+}
+
+impl PlanFlags {
+    fn dockerfile(&self) -> DockerfileInput {
+        match &self.file {
+            None => DockerfileInput::InContext,
+            Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
+            Some(path) => DockerfileInput::Path(path.clone()),
+        }
+    }
+
+    fn options(&self) -> Options {
         let given = self.build_args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
         Options {
             target: self.target.clone(),
@@ -79,6 +95,15 @@ impl PlanArgs {
             contexts: self.build_contexts.iter().cloned().collect(),
             ..Options::default()
         }
+    }
+
+    /// The build that these flags would start.
+    pub(crate) fn request(&self, context: &ContextInput) -> BuildRequest {
+        let mut options = self.options();
+        if let Some(epoch) = env::source_date_epoch() {
+            options.build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
+        }
+        BuildRequest { context: context.clone(), dockerfile: self.dockerfile(), options, ..BuildRequest::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Whether the terminal can't move its cursor.
 pub(crate) fn terminal_is_dumb() -> bool {
@@ -106,6 +106,25 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
         }
         let _ = writeln!(out, "{}", line.trim_end());
     }
+    out
+}
+
+/// The text in at most that many columns, with an ellipsis where something was cut off.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut width = 0;
+    for c in text.chars() {
+        let w = c.width().unwrap_or(0);
+        if width + w + 1 > columns {
+            break;
+        }
+        width += w;
+        out.push(c);
+    }
+    out.push('…');
     out
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::{
-    cli::{paint, seconds},
+    cli::{cut, paint, seconds},
     progress::{
         board::{Board, Ending, Vertex},
         plain::transfer,
@@ -145,25 +145,6 @@ impl Frame<'_> {
 /// One column less than there are: a full row makes some terminals go to the next one.
 fn columns(size: Size) -> usize {
     size.columns.saturating_sub(1).max(1)
-}
-
-/// The text in at most that many columns, with an ellipsis where something was cut off.
-fn cut(text: &str, columns: usize) -> String {
-    if text.width() <= columns {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    let mut width = 0;
-    for c in text.chars() {
-        let w = c.width().unwrap_or(0);
-        if width + w + 1 > columns {
-            break;
-        }
-        width += w;
-        out.push(c);
-    }
-    out.push('…');
-    out
 }
 
 #[cfg(test)]
