@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use memobuild_observe::{FailureKind, Observer, StepInfo, TraceEvent};
+use memobuild_oci::image::BaseLayer;
 use memobuild_plan::{
     Hooks, PlanError, PlanErrorKind, Planned,
     model::{Op, Plan, Step},
@@ -15,7 +16,7 @@ use crate::{
     BuildOutcome, BuildRequest, EngineError, StepReport,
     bases::{self, Bases},
     export,
-    history::{self, BuildRecord, Outcome},
+    history::{self, BuildRecord, Layer, Outcome},
     input::{self, Input},
     schedule::{self, Done},
     session::Session,
@@ -109,13 +110,13 @@ fn targets(plan: &Plan) -> Vec<String> {
     plan.targets.iter().map(name).collect()
 }
 
-/// Puts the bundles of base images into their steps' reports, where all layers of one are here.
+/// Puts the layers of base images into their steps' reports.
 fn note_layers(session: &Session<'_>, reports: &mut [StepReport]) {
     for (step, report) in session.plan.steps.iter().zip(reports) {
         let Op::Image(index) = &step.op else { continue };
         let Some(image) = session.bases.get(*index) else { continue };
-        let known = (0..image.layers.len()).map(|layer| image.known_layer(layer).ok().flatten());
-        report.layers = known.collect::<Option<Vec<_>>>().unwrap_or_default();
+        let layer = |layer: &BaseLayer| Layer { diff_id: layer.diff_id, bundle: layer.bundle };
+        report.layers = image.layers.iter().map(layer).collect();
     }
 }
 

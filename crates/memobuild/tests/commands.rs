@@ -128,7 +128,8 @@ fn the_dry_run_changes_nothing() {
 fn looking_without_building() {
     let place = place();
     insta::assert_snapshot!("graph_text", place.shown(&["graph"]));
-    insta::assert_snapshot!("graph_mermaid", place.shown(&["graph", "--format", "mermaid"]));
+    insta::assert_snapshot!("graph_without_states", place.shown(&["graph", "--no-state"]));
+    insta::assert_snapshot!("graph_mermaid", place.shown(&["graph", "--format", "mermaid", "--no-state"]));
     insta::assert_snapshot!("targets", place.shown(&["build", "--call", "targets", "."]));
     insta::assert_snapshot!("outline", place.shown(&["build", "--call", "outline", "--build-arg", "VERSION=7", "."]));
     insta::assert_snapshot!("check_clean", place.shown(&["check"]));
@@ -137,6 +138,26 @@ fn looking_without_building() {
     insta::assert_snapshot!("check_json", place.shown(&["check", "--format", "json"]));
     assert_eq!(place.memobuild(&["build", "--check", "."]).status.code(), Some(3));
     assert!(!place.path("../cache").exists(), "looking makes no cache");
+}
+
+#[test]
+fn the_graph_says_what_would_run() {
+    let place = place();
+    place.stdout(&["build", "-q", "."]);
+    place.write("b.txt", "other\n");
+    for format in ["text", "dot", "mermaid", "svg"] {
+        insta::assert_snapshot!(format!("graph_states_{format}"), place.stdout(&["graph", "--format", format]));
+    }
+    let json: serde_json::Value = serde_json::from_str(&place.stdout(&["graph", "--format", "json"])).unwrap();
+    let states: Vec<&str> = json["steps"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["source", "source", "hit", "run", "hit"]);
+    // Where no state can be told, the plan is shown all the same.
+    place.write("Dockerfile", "FROM nobody.example/nothing\nRUN make\nCOPY a.txt /\n");
+    insta::assert_snapshot!("graph_of_an_unknown_base", place.shown(&["graph"]));
+    place.write("Dockerfile", "FROM scratch\nCOPY missing.txt /\n");
+    insta::assert_snapshot!("graph_of_a_missing_source", place.shown(&["graph"]));
+    place.write("Dockerfile", "FROM scratch\nADD https://nobody.example/x /\nCOPY a.txt /\n");
+    insta::assert_snapshot!("graph_of_what_would_be_fetched", place.shown(&["graph"]));
 }
 
 #[test]

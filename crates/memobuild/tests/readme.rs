@@ -1,4 +1,4 @@
-//! The commands in README.md are run as they stand there.
+//! The commands in README.md and in docs/explain.md are run as they stand there.
 
 mod common;
 
@@ -6,16 +6,23 @@ use common::{Place, text};
 
 const MARK: &str = "<!-- test: commands -->";
 
-#[test]
-fn the_commands_in_the_readme_work() {
-    let readme = include_str!("../../../README.md");
-    let place = Place::with(&[
-        ("Dockerfile", "FROM scratch\nCOPY --chmod=755 app.sh /app\nCMD [\"/app\"]\n"),
+/// A place in which they make sense.
+fn place() -> Place {
+    Place::with(&[
+        (
+            "Dockerfile",
+            "FROM scratch AS build\nARG VERSION=1\nCOPY --chmod=755 app.sh /app\n\
+             FROM scratch\nCOPY --from=build /app /app\nCMD [\"/app\"]\n",
+        ),
         ("app.sh", "#!/bin/sh\necho hello\n"),
-        (".dockerignore", "rootfs\n*.tar\n"),
-    ]);
+        (".dockerignore", "rootfs\n*.tar\n*.svg\n"),
+    ])
+}
+
+/// Runs them; gives how many there were.
+fn run_all(place: &Place, document: &str) -> usize {
     let mut ran = 0;
-    for block in readme.split(MARK).skip(1) {
+    for block in document.split(MARK).skip(1) {
         let block = block.split("```").nth(1).unwrap();
         for line in block.lines().filter_map(|line| line.strip_prefix("$ ")) {
             let out = place.command("sh").args(["-euc", line]).output().unwrap();
@@ -23,7 +30,22 @@ fn the_commands_in_the_readme_work() {
             ran += 1;
         }
     }
+    ran
+}
+
+#[test]
+fn the_commands_in_the_readme_work() {
+    let place = place();
+    let ran = run_all(&place, include_str!("../../../README.md"));
     assert!(ran >= 10, "only {ran} commands were found");
     assert_eq!(place.read("rootfs/app"), "#!/bin/sh\necho hello\n");
     assert!(place.path("app.tar").exists() && place.path("app-docker.tar").exists());
+}
+
+#[test]
+fn the_commands_in_the_page_on_explanations_work() {
+    let place = place();
+    let ran = run_all(&place, include_str!("../../../docs/explain.md"));
+    assert!(ran >= 9, "only {ran} commands were found");
+    assert!(place.read("graph.svg").starts_with("<svg"));
 }

@@ -27,6 +27,8 @@ use trees::Trees;
 pub use depends::{Dependent, Origin, Touch, Touched, depends};
 pub use trees::Became;
 
+type Changes = Vec<(String, Became)>;
+
 /// Builds looked back at.
 const EARLIER: usize = 8;
 
@@ -46,6 +48,8 @@ pub struct Beside {
     /// Of a RUN that ran again: what else had changed among all that it could have looked at, and was no reason for it.
     /// Paths as seen from its working directory. `None` where that can't be told any more.
     pub without_effect: Option<Vec<(String, Became)>>,
+    /// Of a RUN that ran again because the names in a directory changed: which of them.
+    pub listed: Vec<(String, Became)>,
     /// Of a COPY that ran again: which of its files are others. Paths in its sources as far as they can be told, else
     /// in the image.
     pub copied: Option<Vec<(String, Became)>>,
@@ -86,27 +90,31 @@ impl Look<'_> {
         let present = Trees::new(self.store, self.build, self.trees);
         let past: Vec<Trees<'_>> =
             self.earlier.iter().map(|build| Trees::new(self.store, build, &HashMap::new())).collect();
-        let one = |step: &StepReport| Beside {
-            without_effect: self.without_effect(step, &present, &past),
-            copied: self.copied(step, &present),
+        let one = |step: &StepReport| {
+            let (without_effect, listed) = self.tree_changes(step, &present, &past).unzip();
+            Beside { without_effect, listed: listed.unwrap_or_default(), copied: self.copied(step, &present) }
         };
         self.build.steps.iter().map(one).collect()
     }
 
-    fn without_effect(
-        &self,
-        step: &StepReport,
-        present: &Trees<'_>,
-        past: &[Trees<'_>],
-    ) -> Option<Vec<(String, Became)>> {
+    /// What is another among all that a RUN could have looked at: without effect, and in directories that it listed.
+    fn tree_changes(&self, step: &StepReport, present: &Trees<'_>, past: &[Trees<'_>]) -> Option<(Changes, Changes)> {
         let compared = step.compared.filter(|_| step.kind == "run" && !step.broken.is_empty())?;
         let holds = |old: &StepReport| old.seen.is_some_and(|seen| seen.strong == compared);
         let mut builds = self.earlier.iter().zip(past);
         let (old, before) = builds.find_map(|(build, trees)| Some((build.steps.iter().find(|s| holds(s))?, trees)))?;
         let (was, is) = (before.of(old.parent?)?, present.of(step.parent?)?);
         let reasons = Reasons::of(step);
-        let others = trees::differing(&was, &is).into_iter().filter(|(path, _)| !reasons.covers(path));
-        Some(others.map(|(path, became)| (from(&step.cwd, &path), became)).collect())
+        let (mut without_effect, mut listed) = (Vec::new(), Vec::new());
+        for (path, became) in trees::differing(&was, &is) {
+            let shown = (from(&step.cwd, &path), became);
+            match reasons.of_path(&path) {
+                Reason::None => without_effect.push(shown),
+                Reason::Listed if became != Became::Changed => listed.push(shown),
+                Reason::Listed | Reason::Named => {}
+            }
+        }
+        Some((without_effect, listed))
     }
 
     fn copied(&self, step: &StepReport, present: &Trees<'_>) -> Option<Vec<(String, Became)>> {
@@ -159,6 +167,15 @@ fn from(cwd: &str, at: &[u8]) -> String {
     }
 }
 
+/// Whether a change is a reason for a step to run again.
+enum Reason {
+    /// A fact is about it.
+    Named,
+    /// A fact is about the names in its directory.
+    Listed,
+    None,
+}
+
 /// The paths that broken facts are about.
 struct Reasons<'a> {
     named: BTreeSet<&'a str>,
@@ -179,12 +196,18 @@ impl<'a> Reasons<'a> {
     }
 
     /// Whether a change is, or may be, one of the reasons.
-    fn covers(&self, at: &[u8]) -> bool {
+    fn of_path(&self, at: &[u8]) -> Reason {
         let at = path::display(at.strip_suffix(b"/").unwrap_or(at));
         let parent = match at.rsplit_once('/') {
             Some(("", _)) | None => "/",
             Some((parent, _)) => parent,
         };
-        self.more || self.named.contains(at.as_str()) || self.listed.contains(parent)
+        if self.more || self.named.contains(at.as_str()) {
+            Reason::Named
+        } else if self.listed.contains(parent) {
+            Reason::Listed
+        } else {
+            Reason::None
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use memobuild_oci::layer::apply_layer;
+use memobuild_oci::{image::stored_diff, layer::apply_layer};
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Node, Tree, path};
 
@@ -55,7 +55,9 @@ impl<'a> Trees<'a> {
         let step = self.record.step(number)?;
         let mut tree = below.clone();
         for layer in &step.layers {
-            tree = apply_layer(&tree, &*self.store.load_bundle(layer).ok()??).ok()?;
+            let own = layer.bundle.and_then(|bundle| self.store.load_bundle(&bundle).ok()?);
+            let diff = own.or_else(|| stored_diff(self.store, &layer.diff_id).ok()?)?;
+            tree = apply_layer(&tree, &diff).ok()?;
         }
         if let Some(bundle) = &step.bundle {
             tree = self.store.load_bundle(bundle).ok()??.apply(&tree).ok()?;

@@ -41,21 +41,3 @@ pub(super) mod option {
         text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
-
-/// Any number.
-pub(super) mod list {
-    use super::*;
-
-    pub(in crate::history) fn serialize<T: Display, S: Serializer>(value: &[T], s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(value.iter().map(ToString::to_string))
-    }
-
-    pub(in crate::history) fn deserialize<'de, T, D>(d: D) -> Result<Vec<T>, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        let texts: Vec<String> = Vec::deserialize(d)?;
-        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
-    }
-}

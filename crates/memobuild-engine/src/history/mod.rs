@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BuildRequest, ContextInput, DockerfileInput, EngineError};
 
-pub use step::{BindPlace, BrokenFact, CopyFrom, CopyPlaces, FactChange, FoundBy, Outcome, Seen, StepReport};
+pub use step::{BindPlace, BrokenFact, CopyFrom, CopyPlaces, FactChange, FoundBy, Layer, Outcome, Seen, StepReport};
 
 /// Raised whenever a field changes its meaning; new fields need no new version.
 const VERSION: u32 = 1;

@@ -1,7 +1,7 @@
 //! What became of one step.
 
 use memobuild_plan::model::{CopySource, MountKind, Op, Plan, Step, StepId};
-use memobuild_tree::{BundleId, KeyDigest, PathSetDigest, TreeDigest};
+use memobuild_tree::{BundleId, KeyDigest, PathSetDigest, Sha256Digest, TreeDigest};
 use serde::{Deserialize, Serialize};
 
 use super::{fields, hex};
@@ -128,6 +128,17 @@ pub struct BindPlace {
     pub path: String,
 }
 
+/// A layer of a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Its diff ID.
+    #[serde(with = "hex::one")]
+    pub diff_id: Sha256Digest,
+    /// Its bundle, where the image itself says so.
+    #[serde(with = "hex::option", default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleId>,
+}
+
 /// What became of one step, and how that came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -180,9 +191,8 @@ pub struct StepReport {
     /// Identity of the tree that it yielded.
     #[serde(with = "hex::option")]
     pub identity: Option<TreeDigest>,
-    /// Of a base image: the bundles of its layers, lowest first, if all of them are here.
-    #[serde(with = "hex::list")]
-    pub layers: Vec<BundleId>,
+    /// Of a base image: its layers, lowest first.
+    pub layers: Vec<Layer>,
     /// When its result was made, in seconds since 1970.
     pub created: Option<i64>,
     /// From begin to end, in milliseconds.

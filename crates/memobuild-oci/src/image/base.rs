@@ -385,6 +385,19 @@ fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
     KeyHasher::new(IMPORTED).value(diff_id).finish()
 }
 
+/// The diff of a layer that was imported at some time, as far as it is still known here. Nothing is fetched.
+pub fn stored_diff(store: &Store, diff_id: &Sha256Digest) -> Result<Option<Arc<Diff>>, ImageError> {
+    let key = key(diff_id);
+    let bundle = store.record_get(IMPORTED, &key)?.and_then(|v| <[u8; 32]>::try_from(v.as_slice()).ok());
+    if let Some(bundle) = bundle.map(BundleId::from_bytes)
+        && store.has_bundle(&bundle)
+        && let Some(diff) = store.load_bundle(&bundle)?
+    {
+        return Ok(Some(diff));
+    }
+    Ok(store.record_get(CONTENTS, &key)?.and_then(|packed| unpack(&packed)).map(Arc::new))
+}
+
 fn unpack(packed: &[u8]) -> Option<Diff> {
     let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
     let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CONTENTS)?;

@@ -3,13 +3,14 @@
 use memobuild_dockerfile::Span;
 use serde_json::{Map, Value, json};
 
-use super::{needs, number};
+use super::{States, needs, number, state};
 use crate::model::{Copy, CopySource, Mount, MountKind, Op, Plan, Run, Step};
 
-/// An object with `steps`, `images`, `locals` and `targets`; steps are numbered from 1.
-pub fn json(plan: &Plan) -> Value {
+/// An object with `steps`, `images`, `locals` and `targets`; steps are numbered from 1, and have `state` and `why` where
+/// states are given.
+pub fn json(plan: &Plan, states: States<'_>) -> Value {
     json!({
-        "steps": plan.steps.iter().map(|step| step_json(plan, step)).collect::<Vec<_>>(),
+        "steps": plan.steps.iter().map(|step| step_json(plan, step, states)).collect::<Vec<_>>(),
         "images": plan.images.iter().map(|image| json!({
             "name": image.name,
             "platform": image.platform.to_string(),
@@ -27,7 +28,7 @@ pub fn json(plan: &Plan) -> Value {
     })
 }
 
-fn step_json(plan: &Plan, step: &Step) -> Value {
+fn step_json(plan: &Plan, step: &Step, states: States<'_>) -> Value {
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| {
         out.insert(key.to_owned(), value);
@@ -40,6 +41,10 @@ fn step_json(plan: &Plan, step: &Step) -> Value {
     put("needs", needs(&step.op).into_iter().map(number).collect::<Vec<_>>().into());
     if let Some(Span { start, end }) = step.span {
         put("lines", json!([start.line, end.line]));
+    }
+    if let Some(state) = state(states, step.id) {
+        put("state", state.kind.word().into());
+        put("why", state.why.as_deref().into());
     }
     put("detail", detail(plan, &step.op));
     Value::Object(out)

@@ -1,69 +1,75 @@
-//! A plan to look at: as text, as Graphviz and Mermaid source, and as JSON.
+//! A plan to look at: as text, as Graphviz and Mermaid source, as an SVG picture, and as JSON.
 //!
 //! All forms name a step `#N`, counting from 1, and name the same edges; their order is the plan's, so that equal
-//! plans give equal text.
+//! plans give equal text. All but the pictures of plain plans show [`State`]s beside the steps where those are given.
 
+mod dot;
+mod groups;
 mod json;
+mod layout;
+mod mermaid;
+mod svg;
+mod text;
 
 use crate::model::{Op, Plan, Step, StepId};
 
+pub use dot::dot;
 pub use json::json;
+pub use mermaid::mermaid;
+pub use svg::svg;
+pub use text::text;
 
-/// One line a step: number, label, platform if there are several, and what it needs.
-pub fn text(plan: &Plan) -> String {
-    let many = plan.targets.len() > 1;
-    let width = plan.steps.len().checked_ilog10().unwrap_or(0) as usize + 2;
-    let mut out = String::new();
-    for step in &plan.steps {
-        let platform = if many { format!(" ({})", step.platform) } else { String::new() };
-        let needs = needs(&step.op).iter().map(|&id| name(id)).collect::<Vec<_>>().join(" ");
-        let arrow = if needs.is_empty() { String::new() } else { format!("  <- {needs}") };
-        out.push_str(&format!("{:>width$} {}{platform}{arrow}\n", name(step.id), one_line(&step.label)));
-    }
-    for target in &plan.targets {
-        out.push_str(&format!("target {} ({}): {}\n", target.stage, target.platform, name(target.root)));
-    }
-    out
+/// What would become of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateKind {
+    /// Its result is known.
+    Hit,
+    /// It would run.
+    Run,
+    /// Only what comes before it, once executed, can tell.
+    Unknown,
+    /// It comes from outside: a base image, a context.
+    Source,
 }
 
-/// Graphviz: `dot -Tsvg` makes a picture of it.
-pub fn dot(plan: &Plan) -> String {
-    let mut out = String::from("digraph plan {\n  rankdir=BT;\n  node [shape=box, fontname=\"sans-serif\"];\n");
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    for step in &plan.steps {
-        let style = if is_target(plan, step.id) { ", peripheries=2" } else { "" };
-        out.push_str(&format!("  s{} [label={}{style}];\n", number(step.id), quoted(&short(step))));
-    }
-    for (from, to) in edges(plan) {
-        out.push_str(&format!("  s{} -> s{};\n", number(from), number(to)));
-    }
-    out.push_str("}\n");
-    out
+/// What would become of a step, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// What.
+    pub kind: StateKind,
+    /// Why, in one line.
+    pub why: Option<String>,
 }
 
-/// Mermaid, which Markdown viewers draw.
-pub fn mermaid(plan: &Plan) -> String {
-    let mut out = String::from("flowchart TD\n");
-    // Mermaid has no escapes in strings but for entities.
-    let quoted = |text: &str| {
-        let mut safe = String::from("\"");
-        for c in text.chars() {
-            match c {
-                '"' | '#' | '<' | '>' | '&' | '`' | '\\' => safe.push_str(&format!("#{};", u32::from(c))),
-                c => safe.push(c),
-            }
+impl StateKind {
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Run => "run",
+            Self::Unknown => "unknown",
+            Self::Source => "source",
         }
-        safe.push('"');
-        safe
-    };
-    for step in &plan.steps {
-        let (open, close) = if is_target(plan, step.id) { ("[[", "]]") } else { ("[", "]") };
-        out.push_str(&format!("  s{}{open}{}{close}\n", number(step.id), quoted(&short(step))));
     }
-    for (from, to) in edges(plan) {
-        out.push_str(&format!("  s{} --> s{}\n", number(from), number(to)));
+
+    /// What the word means, for legends.
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Hit => "result is known",
+            Self::Run => "would run",
+            Self::Unknown => "depends on what runs before",
+            Self::Source => "from outside",
+        }
     }
-    out
+
+    const ALL: [Self; 4] = [Self::Hit, Self::Run, Self::Unknown, Self::Source];
+}
+
+/// The states of a plan's steps in order; none where they are not to be shown, or can't be told.
+pub type States<'a> = Option<&'a [State]>;
+
+fn state<'a>(states: States<'a>, id: StepId) -> Option<&'a State> {
+    states?.get(id.0)
 }
 
 /// A step's number as people count.

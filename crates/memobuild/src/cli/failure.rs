@@ -112,6 +112,11 @@ impl Failure {
         self
     }
 
+    /// What happened, in one line.
+    pub(crate) fn message(&self) -> &str {
+        self.message.lines().next().unwrap_or_default()
+    }
+
     /// The text for a person, with a final newline.
     pub(crate) fn render(&self, colour: bool) -> String {
         let paint = |code, t: &str| text::paint(colour, code, t);

@@ -73,6 +73,7 @@ fn step(step: &StepReport, beside: &Beside, ahead: bool) -> Value {
         "brokenCount": step.broken_count,
         "redefined": step.redefined,
         "copied": changes(&beside.copied),
+        "listed": changes(&Some(beside.listed.clone())),
         "withoutEffect": changes(&beside.without_effect),
         "durationMs": step.duration_ms,
         "savedMs": step.saved_ms,

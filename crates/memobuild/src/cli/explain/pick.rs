@@ -26,6 +26,10 @@ fn is_number(step: &StepReport, wanted: &str) -> bool {
 
 /// `build/3` for `[build 3/5]`; a stage without a name is called `/3` or, as in the label, `stage-1/3`.
 fn is_place(step: &StepReport, wanted: &str) -> bool {
+    let bare = |text: &str| text.trim_matches(['[', ']']).split_whitespace().collect::<Vec<_>>().join(" ");
+    if step.place().is_some_and(|place| bare(place) == bare(wanted)) {
+        return true;
+    }
     let Some((stage, number)) = wanted.trim_matches(['[', ']']).rsplit_once('/') else { return false };
     let Some((before, _)) = step.place().and_then(|place| place.rsplit_once('/')) else { return false };
     let (name, at) = before.trim_end().rsplit_once(' ').unwrap_or(("", before));
@@ -94,7 +98,7 @@ mod tests {
         let said = |wanted: &str| steps(&build(), wanted).unwrap_err().render(false);
         insta::assert_snapshot!(said("npm bild"), @r#"
         error: no step "npm bild" in build 0123abcd
-        hint: the nearest: #4 [build  3/12] RUN npm run build, #5 [2/2] RUN npm test
+        hint: the nearest: #4 [build  3/12] RUN npm run build, #5 [2/2] RUN npm test, #2 [internal] load build context
         "#);
         insta::assert_snapshot!(said("77"), @r#"
         error: no step "77" in build 0123abcd

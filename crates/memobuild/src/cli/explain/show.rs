@@ -57,7 +57,13 @@ fn head(build: &BuildRecord, ahead: bool) -> String {
     let saved = time(build.steps.iter().map(|step| step.saved_ms).sum());
     let count = steps.len();
     if ahead {
-        return format!("A build of {of} now: {run} of {count} steps would run, {saved} would be saved\n\n");
+        let unknown = steps.iter().filter(|step| step.outcome == Outcome::Unknown).count();
+        let untold = match unknown {
+            0 => String::new(),
+            unknown => format!(" ({unknown} more may)"),
+        };
+        let run = run - unknown;
+        return format!("A build of {of} now: {run} of {count} steps would run{untold}, {saved} would be saved\n\n");
     }
     let took = time(build.duration_ms);
     let when = since(build.time);
@@ -143,13 +149,21 @@ fn result(step: &StepReport) -> String {
 fn reason(step: &StepReport, beside: &Beside) -> String {
     let changed = beside.copied.as_ref().filter(|changed| !changed.is_empty());
     match changed {
-        Some(changed) => {
-            let named: Vec<String> =
-                changed.iter().take(NAMED).map(|(path, became)| became_text(path, *became)).collect();
-            some_of(&named, changed.len())
+        Some(changed) => named(changed),
+        None => {
+            let mut reason = step.reason.clone().unwrap_or_default();
+            if !beside.listed.is_empty() {
+                reason.push_str(&format!(": {}", named(&beside.listed)));
+            }
+            reason
         }
-        None => step.reason.clone().unwrap_or_default(),
     }
+}
+
+/// `a is new, b is gone and 3 more`.
+fn named(changes: &[(String, Became)]) -> String {
+    let named: Vec<String> = changes.iter().take(NAMED).map(|(path, became)| became_text(path, *became)).collect();
+    some_of(&named, changes.len())
 }
 
 /// `; 3 other changes had no effect: README.md, docs/a.md, .env.example`.
@@ -197,6 +211,8 @@ fn in_full(step: &StepReport, beside: &Beside) -> Vec<String> {
     };
     let copied = changes(&beside.copied);
     list("files that it copies", copied.clone(), copied.len());
+    let names = changes(&Some(beside.listed.clone()));
+    list("names in directories that it lists", names.clone(), names.len());
     let without = changes(&beside.without_effect);
     list("changes without effect", without.clone(), without.len());
     if let Some(line) = step.line {
