@@ -4,7 +4,7 @@
 //! |---|---|
 //! | all | format version, kind, commit epoch (`--reproducible`) |
 //! | RUN | argv, environment, working directory, user as written, network, confinement, added hosts, shm size, ulimits, cgroup parent, host name, platform, ownership class, mounts |
-//! | mount | target, kind, and of each kind: bind (path, writable), script (content), cache (id, source path, sharing, read-only, owner, mode), tmpfs (size), secret (id, variable, file, required, owner, mode), ssh (id, required, owner, mode) |
+//! | mount | target, kind, and of each kind: bind (path, writable), script (content), cache (id, source path, sharing, read-only, owner, mode), tmpfs (size; another kind if read-only), secret (id, variable, file, required, owner, mode), ssh (id, required, owner, mode) |
 //! | COPY, ADD | destination, directory or not, owner as written, mode, link, parents, exclude patterns, unpack; of each source: pattern, pivot, whether it may be empty, unpack, or name and content |
 //! | WORKDIR | path, user as written |
 //!
@@ -88,7 +88,7 @@ fn mount(h: &mut KeyHasher, mount: &Mount) {
             });
             h.value(read_only).value(&dir.map(|dir| (dir.uid, (dir.gid, dir.mode))));
         }
-        MountKind::Tmpfs { size } => {
+        MountKind::Tmpfs { size, read_only: false } => {
             h.u64(3).value(size);
         }
         MountKind::Secret { id, env, file, required, uid, gid, mode } => {
@@ -96,6 +96,9 @@ fn mount(h: &mut KeyHasher, mount: &Mount) {
         }
         MountKind::Ssh { id, required, uid, gid, mode } => {
             h.u64(5).value(id).value(required).value(uid).value(gid).value(mode);
+        }
+        MountKind::Tmpfs { size, read_only: true } => {
+            h.u64(6).value(size);
         }
     }
 }

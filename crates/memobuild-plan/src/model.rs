@@ -209,6 +209,8 @@ pub enum MountKind {
     Tmpfs {
         /// Bytes; none: the kernel's default.
         size: Option<u64>,
+        /// `ro`.
+        read_only: bool,
     },
     /// A secret as a file or in the environment.
     Secret {

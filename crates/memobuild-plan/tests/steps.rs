@@ -94,7 +94,7 @@ fn mounts_of_every_kind() {
     assert!(
         matches!(kinds[2], MountKind::Cache { id, from: Some((_, path)), sharing: Sharing::Shared, read_only: true, dir: None } if id == "i" && path == "/etc")
     );
-    assert_eq!(kinds[3], &MountKind::Tmpfs { size: Some(1 << 20) });
+    assert_eq!(kinds[3], &MountKind::Tmpfs { size: Some(1 << 20), read_only: false });
     assert!(
         matches!(kinds[4], MountKind::Secret { id, env: Some(env), file: false, required: false, mode: 0o400, .. } if id == "tok" && env == "TOKEN")
     );

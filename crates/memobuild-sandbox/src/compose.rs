@@ -161,7 +161,9 @@ pub(crate) fn spec(step: &Step, view: &View, room: Room, ids: &Ids, lowers: &Low
             From::Host { path, writable } => {
                 Source::Bind { path: path.as_slice().into(), attributes: if *writable { 0 } else { read_only } }
             }
-            From::Tmpfs { size } => Source::Tmpfs { size: *size },
+            From::Tmpfs { size, writable } => {
+                Source::Tmpfs { size: *size, attributes: if *writable { 0 } else { read_only } }
+            }
         };
         mounts.push(MountSpec { target: point.target.as_slice().into(), source });
     }

@@ -99,7 +99,7 @@ impl Driver<'_> {
     /// Waits for events until the step is over and all output was read.
     fn drive(&mut self) -> Result<(), SandboxError> {
         let mut socket_open = true;
-        while (socket_open && !matches!(self.verdict, Some(Verdict::Ended))) || self.open != [false; 2] {
+        loop {
             if self.job.cancel.is_cancelled() {
                 self.stop(SandboxError::Cancelled);
             } else if let Some(why) = self.files.as_ref().filter(|_| socket_open).and_then(Server::trouble) {
@@ -109,7 +109,11 @@ impl Driver<'_> {
                 }
                 self.stop(SandboxError::Serving(why));
             }
-            let ready = self.wait(socket_open)?;
+            let more = socket_open && !matches!(self.verdict, Some(Verdict::Ended));
+            if !more && self.open == [false; 2] {
+                return Ok(());
+            }
+            let ready = self.wait(more)?;
             for (index, stream) in [(0, Stream::Stdout), (1, Stream::Stderr)] {
                 if ready.get(index).copied().unwrap_or_default() {
                     self.read_output(index, stream);
@@ -119,7 +123,6 @@ impl Driver<'_> {
                 socket_open = self.hear()?;
             }
         }
-        Ok(())
     }
 
     /// Which of stdout, stderr and the socket have something. Wakes for cancellation and trouble, too.

@@ -49,7 +49,7 @@ pub(crate) enum From {
     /// A path of this machine.
     Host { path: Vec<u8>, writable: bool },
     /// A tmpfs.
-    Tmpfs { size: Option<u64> },
+    Tmpfs { size: Option<u64>, writable: bool },
 }
 
 /// A step's trees and mounts.
@@ -185,7 +185,7 @@ impl View {
             MountKind::Host { path, writable } => {
                 From::Host { path: path.as_os_str().as_bytes().to_vec(), writable: *writable }
             }
-            MountKind::Tmpfs { size } => From::Tmpfs { size: *size },
+            MountKind::Tmpfs { size, writable } => From::Tmpfs { size: *size, writable: *writable },
             MountKind::Secret { bytes, uid, gid, mode } => {
                 let name = format!("secret.{}", self.side.len());
                 From::Side { name: self.add_side(name, bytes.to_vec(), (*uid, *gid), *mode) }
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn stubs_stand_in_a_copy_and_not_in_the_tree() {
-        let step = step(vec![("/a/b/c", MountKind::Tmpfs { size: None })]);
+        let step = step(vec![("/a/b/c", MountKind::Tmpfs { size: None, writable: true })]);
         let view = View::of(&step).unwrap();
         assert_eq!(targets(&view), ["/a/b/c", "/etc/hosts", "/etc/resolv.conf"]);
         for at in ["/a/b/c", "/proc", "/sys", "/dev", "/etc/hosts"] {
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn links_in_the_root_are_followed_even_to_nowhere() {
-        let mut step = step(vec![("/l/x", MountKind::Tmpfs { size: None })]);
+        let mut step = step(vec![("/l/x", MountKind::Tmpfs { size: None, writable: true })]);
         let link = |target: &str| {
             Node::Symlink(memobuild_tree::Symlink { meta: stub_meta(), target: target.as_bytes().into() })
         };
@@ -383,7 +383,7 @@ mod tests {
             ("/m/in", tree("/sub/f")),
             ("/m", tree("/sub")),
             ("/t/deep", tree("/sub")),
-            ("/t", MountKind::Tmpfs { size: None }),
+            ("/t", MountKind::Tmpfs { size: None, writable: true }),
         ]))
         .unwrap();
         assert_eq!(targets(&view), ["/etc/hosts", "/etc/resolv.conf", "/m", "/m/in", "/t", "/t/deep"]);

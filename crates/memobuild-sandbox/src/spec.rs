@@ -116,13 +116,13 @@ pub(crate) enum Source {
     Bind { path: Bytes, attributes: u64 },
     /// A path below lower directories that get a writable layer whose contents are thrown away; `number` names it.
     Scratch { lowers: Vec<Bytes>, number: u32, below: Bytes, attributes: u64 },
-    /// A tmpfs.
-    Tmpfs { size: Option<u64> },
+    /// A tmpfs, mounted with further `MOUNT_ATTR_*` flags.
+    Tmpfs { size: Option<u64>, attributes: u64 },
 }
 wire!(enum Source {
     0 => Bind { path, attributes },
     1 => Scratch { lowers, number, below, attributes },
-    2 => Tmpfs { size },
+    2 => Tmpfs { size, attributes },
 });
 
 /// The step for a room: its spec in a memory file, since it may be large, then standard output and error. Where the

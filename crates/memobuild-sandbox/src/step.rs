@@ -132,6 +132,8 @@ pub enum MountKind {
     Tmpfs {
         /// Size in bytes; `None` is the kernel's default.
         size: Option<u64>,
+        /// Whether the step may write to it.
+        writable: bool,
     },
     /// A file that never touches a disk.
     Secret {
@@ -165,7 +167,7 @@ impl std::fmt::Debug for MountKind {
                 write!(f, "Tree({}, writable: {writable})", memobuild_tree::path::display(path))
             }
             Self::Host { path, writable } => write!(f, "Host({}, writable: {writable})", path.display()),
-            Self::Tmpfs { size } => write!(f, "Tmpfs({size:?})"),
+            Self::Tmpfs { size, writable } => write!(f, "Tmpfs({size:?}, writable: {writable})"),
             Self::Secret { uid, gid, mode, .. } => write!(f, "Secret({uid}:{gid} {mode:o})"),
             Self::SshSocket { host_path, .. } => write!(f, "SshSocket({})", host_path.display()),
         }

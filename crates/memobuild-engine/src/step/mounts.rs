@@ -69,7 +69,7 @@ fn one(
             MountKind::Tree { tree, path: b"/script".to_vec(), writable: false }
         }
         PlannedKind::Cache { .. } => cache(session, mount, values, out)?,
-        PlannedKind::Tmpfs { size } => MountKind::Tmpfs { size: *size },
+        PlannedKind::Tmpfs { size, read_only } => MountKind::Tmpfs { size: *size, writable: !read_only },
         PlannedKind::Secret { id, env, file, required, uid, gid, mode } => {
             let Some(bytes) = secret(session, id)? else {
                 if *required {

@@ -51,9 +51,10 @@ impl<'f> Dispatch<'_, 'f> {
                     let from = self.mount_source(cache.from.as_deref(), source, &cache.target, span)?;
                     Mount { target, kind: self.cache(cache, from) }
                 }
-                ast::Mount::Tmpfs(tmpfs) => {
-                    Mount { target: at(&tmpfs.target)?, kind: MountKind::Tmpfs { size: tmpfs.size.filter(|&n| n > 0) } }
-                }
+                ast::Mount::Tmpfs(tmpfs) => Mount {
+                    target: at(&tmpfs.target)?,
+                    kind: MountKind::Tmpfs { size: tmpfs.size.filter(|&n| n > 0), read_only: tmpfs.read_only },
+                },
                 ast::Mount::Secret(secret) => self.secret(secret, secrets)?,
                 ast::Mount::Ssh(ssh) => {
                     agents += 1;

@@ -79,7 +79,7 @@ fn mount_json(mount: &Mount) -> Value {
         }
         MountKind::Script { .. } => ("script", Value::Null),
         MountKind::Cache { id, .. } => ("cache", json!({"id": id})),
-        MountKind::Tmpfs { size } => ("tmpfs", json!({"size": size})),
+        MountKind::Tmpfs { size, read_only } => ("tmpfs", json!({"size": size, "read_only": read_only})),
         MountKind::Secret { id, env, .. } => ("secret", json!({"id": id, "env": env})),
         MountKind::Ssh { id, .. } => ("ssh", json!({"id": id})),
     };

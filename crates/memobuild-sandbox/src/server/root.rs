@@ -262,7 +262,7 @@ fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) 
             attach_at(&mounts::overlay(&overlay, NODEV)?, &whole)?;
             bound(&[whole.as_slice(), at].concat(), *attributes)?
         }
-        Source::Tmpfs { size } => (mounts::tmpfs(0o1777, *size, NOSUID | NODEV)?, true),
+        Source::Tmpfs { size, attributes } => (mounts::tmpfs(0o1777, *size, NOSUID | NODEV | attributes)?, true),
     };
     let place = mounts::place(root, target, directory)?;
     mounts::attach(mount.as_fd(), place.as_fd()).during(|| format!("mounting on {}", path::display(target)))

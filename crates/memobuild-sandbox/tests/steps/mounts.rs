@@ -30,7 +30,7 @@ fn with(mut step: Step, mounts: Vec<(&str, MountKind)>) -> Step {
     step
 }
 
-const TMPFS: MountKind = MountKind::Tmpfs { size: None };
+const TMPFS: MountKind = MountKind::Tmpfs { size: None, writable: true };
 
 fn context(world: &World) -> Tree {
     let mut tree = Tree::default();
@@ -196,6 +196,10 @@ fn tmpfs_has_its_size_and_mode(mode: ModeChoice) {
     let world = World::new(mode);
     let script =
         "stat -c '%a %u:%g' /t; dd if=/dev/zero of=/t/f bs=1k count=2000 2>/dev/null && echo big || echo limited";
-    let step = with(world.shell(&world.base, script), vec![("/t", MountKind::Tmpfs { size: Some(1 << 20) })]);
+    let step =
+        with(world.shell(&world.base, script), vec![("/t", MountKind::Tmpfs { size: Some(1 << 20), writable: true })]);
     assert_eq!(world.run(&step).1, "1777 0:0\nlimited\n");
+    let script = "touch /t/f 2>/dev/null || stat -c %a /t";
+    let step = with(world.shell(&world.base, script), vec![("/t", MountKind::Tmpfs { size: None, writable: false })]);
+    assert_eq!(world.run(&step).1, "1777\n");
 }
