@@ -53,6 +53,28 @@ impl Store {
         Ok(Some((path, meta.len())))
     }
 
+    /// Reads a blob through. For who handed out its [path](Self::blob_path) and sees that the file is not what it was.
+    ///
+    /// # Errors
+    /// It is gone, can't be read, or is damaged: then it is set aside.
+    pub fn verify_blob(&self, digest: &ContentDigest) -> Result<()> {
+        let path = self.layout().blob(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::MissingContent { digest: *digest, at: None });
+            }
+            Err(e) => return Err(StoreError::io("open", &path)(e)),
+        };
+        if hash_file(&file).map_err(StoreError::io("read", &path))?.0 == *digest {
+            return Ok(());
+        }
+        self.whole_blobs().write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.set_aside(&path);
+        self.bundles().doubt();
+        Err(damaged(&path))
+    }
+
     /// Gives a blob that this process wrote its name.
     pub(crate) fn keep_blob(&self, tmp: TmpFile, digest: &ContentDigest) -> Result<()> {
         let path = self.layout().blob(digest);

@@ -366,3 +366,18 @@ fn writers_of_the_same_bundle_at_the_same_time_don_t_take_it_from_each_other() {
     }
     assert!(store.check().unwrap().is_empty());
 }
+
+#[test]
+fn a_blob_that_is_no_longer_what_its_name_says_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let bytes = vec![7; 100_000];
+    let writer = store.bundle_writer();
+    let (digest, _) = writer.add_reader(&mut bytes.as_slice(), 0).unwrap();
+    let path = store.blob_path(&digest).unwrap();
+    store.verify_blob(&digest).unwrap();
+    std::fs::write(&path, b"else").unwrap();
+    assert!(store.verify_blob(&digest).is_err());
+    assert!(store.blob_path(&digest).is_none() && !path.exists());
+    assert!(store.verify_blob(&digest).is_err());
+}

@@ -1,7 +1,9 @@
 //! `RUN`: a command in the sandbox.
 
 use std::{
-    io,
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -56,6 +58,7 @@ pub(super) fn execute(session: &Session<'_>, step: &Step, run: &Run, values: &Va
     let sandbox = session.sandbox()?;
     let outcome = sandbox.run(&wanted, &served, &log, &session.cancel);
     let outcome = outcome.map_err(|e| failure(run, &log, &e))?;
+    contents.natives_stayed()?;
     let looks = looks(session, step, outcome.looks, outcome.complete, &outcome.diff, values)?;
     let how = match outcome.exit {
         Exit::Code(0) => None,
@@ -182,6 +185,8 @@ struct StepContents {
     store: Store,
     blobs: PathBuf,
     scripts: Vec<(ContentDigest, Arc<[u8]>)>,
+    /// Blobs that the step could read past us, as they were when it was told of them.
+    natives: Mutex<BTreeMap<ContentDigest, (PathBuf, Option<Stamp>)>>,
     /// Taken when the step is over.
     writer: RwLock<Option<BundleWriter>>,
 }
@@ -192,6 +197,7 @@ impl StepContents {
             store: store.clone(),
             blobs: store.blobs_dir(),
             scripts: mounts.scripts.clone(),
+            natives: Mutex::default(),
             writer: RwLock::new(Some(store.bundle_writer())),
         }
     }
@@ -200,6 +206,18 @@ impl StepContents {
         let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
         let writer = writer.as_ref().ok_or_else(|| io::Error::other("the step is over"))?;
         act(writer).map_err(io::Error::other)
+    }
+
+    /// Looks whether what the step read past us is what it was: a program may take an error, or an end that comes too
+    /// early, for what a file says.
+    fn natives_stayed(&self) -> Result<(), EngineError> {
+        let natives = self.natives.lock().unwrap_or_else(PoisonError::into_inner);
+        for (digest, (path, before)) in natives.iter() {
+            if before.is_none() || stamp(path) != *before {
+                self.store.verify_blob(digest)?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self, diff: &Diff) -> Result<Option<BundleId>, EngineError> {
@@ -220,8 +238,13 @@ impl Contents for StepContents {
     }
 
     fn native(&self, digest: &ContentDigest, size: u64) -> Option<PathBuf> {
-        (size > memobuild_store::LARGE_FILE && self.store.blob_path(digest).is_some())
-            .then(|| PathBuf::from(Store::blob_rel_path(digest)))
+        let path = (size > memobuild_store::LARGE_FILE).then(|| self.store.blob_path(digest))??;
+        let mut natives = self.natives.lock().unwrap_or_else(PoisonError::into_inner);
+        natives.entry(*digest).or_insert_with(|| {
+            let stamp = stamp(&path).filter(|stamp| stamp.1 == size);
+            (path, stamp)
+        });
+        Some(PathBuf::from(Store::blob_rel_path(digest)))
     }
 
     fn blobs_dir(&self) -> Option<&Path> {
@@ -235,6 +258,14 @@ impl Contents for StepContents {
     fn put_large(&self, tmp: &Path, digest: ContentDigest, size: u64) -> io::Result<()> {
         self.with_writer(|writer| writer.adopt_blob(tmp, &digest, size))
     }
+}
+
+/// Which file it is, its length, and when it was last changed.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec()))
 }
 
 struct Stored(Content);

@@ -6,10 +6,12 @@
 mod base;
 #[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod hints;
 
 mod hits;
 mod image;
 mod lazy;
 mod order;
+mod registry;
 mod support;
