@@ -1,5 +1,7 @@
 //! The commands in README.md and in docs/explain.md are run as they stand there.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod common;
 
 use common::{Place, text};

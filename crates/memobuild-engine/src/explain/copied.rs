@@ -57,8 +57,8 @@ fn one_source_of(places: &CopyPlaces, source: &CopyFrom, rest: &[&[u8]]) -> Opti
         [] => (!wild(&[last])).then(|| path::from_components(&pattern)),
         [name] if matches(&[last], &[name]) => Some(path::from_components(&[before, &[*name]].concat())),
         // Something in a directory. Of several sources only directories are such, so this one may be none.
-        rest => (!wild(&[last]) && !(places.sources.len() > 1 && looks_like_a_file(last)))
-            .then(|| path::from_components(&[pattern.as_slice(), rest].concat())),
+        _ if wild(&[last]) || (places.sources.len() > 1 && looks_like_a_file(last)) => None,
+        rest => Some(path::from_components(&[pattern.as_slice(), rest].concat())),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn of(step: &Step, plan: &Plan) -> Fields {
         _ => return Vec::new(),
     };
     out.push(field("platform", &step.platform));
+    out.push(field("the comment stat=kind", &step.hints.stat_kind));
     out
 }
 
