@@ -128,7 +128,7 @@ fn of_mount(mount: &Mount) -> (String, String) {
             let from = from.as_ref().map(|(_, path)| path);
             ("cache", format!("{id} {from:?} {sharing} {read_only} {dir:?}"))
         }
-        MountKind::Tmpfs { size } => ("tmpfs", format!("{size:?}")),
+        MountKind::Tmpfs { size, read_only } => ("tmpfs", format!("{size:?} {read_only}")),
         MountKind::Secret { id, env, file, required, uid, gid, mode } => {
             ("secret", format!("{id} {env:?} {file} {required} {uid} {gid} {mode}"))
         }
@@ -203,7 +203,7 @@ mod tests {
     fn what_differs_is_named_and_values_are_not() {
         let old = of_run(&run(&["/bin/sh", "-c", "make"], &[("A", "1"), ("TOKEN", "hunter2"), ("GONE", "")]));
         let mut new = run(&["/bin/sh", "-c", "make all"], &[("A", "2"), ("TOKEN", "hunter3"), ("NEW", "")]);
-        new.mounts.push(Mount { target: "/c".into(), kind: MountKind::Tmpfs { size: None } });
+        new.mounts.push(Mount { target: "/c".into(), kind: MountKind::Tmpfs { size: None, read_only: false } });
         let new = of_run(&new);
         insta::assert_snapshot!(differing(&old, &new).join("\n"), @r"
         the command changed
