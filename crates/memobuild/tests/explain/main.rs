@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a failure here is a failed test")]
 
+#[path = "../memos/base.rs"]
+#[allow(dead_code, reason = "shared with the tests of memos")]
+mod base;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../memos/support.rs"]
