@@ -353,7 +353,9 @@ fn writers_of_the_same_bundle_at_the_same_time_don_t_take_it_from_each_other() {
                     let mut mine: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
                     let all = diff(&mine);
                     mine.rotate_left(turn);
-                    mine.iter().for_each(|bytes| drop(writer.add_bytes(bytes).unwrap()));
+                    for bytes in &mine {
+                        writer.add_bytes(bytes).unwrap();
+                    }
                     barrier.wait();
                     let id = writer.finish(&all).unwrap();
                     assert_eq!(*store.load_bundle(&id).unwrap().unwrap(), all);
