@@ -105,7 +105,10 @@ mod tests {
     }
 
     fn to(places: &CopyPlaces, from: &str) -> String {
-        let all = places.sources.iter().flat_map(|s| targets(places, s, from.as_bytes(), places.dest.as_bytes()));
+        let all = places
+            .sources
+            .iter()
+            .flat_map(|s| targets(places, s, from.as_bytes(), &path::clean(places.dest.as_bytes())));
         all.map(|p| path::display(&p)).collect::<Vec<_>>().join(" ")
     }
 

@@ -14,6 +14,7 @@ mod support;
 use support::{Project, traced};
 
 const DOCKERFILE: &str = "\
+FROM base
 WORKDIR /app
 COPY package.json ./
 RUN cat package.json >deps
@@ -207,7 +208,7 @@ fn what_depends_on_a_path_is_followed_through_copies() {
         return;
     }
     let project = Project::new(
-        "COPY . /app\nRUN --mount=type=bind,target=/ctx cat /ctx/src/index.js >/x\nRUN ls /app/docs; [ -e /app/none ] || cat /app/src/index.js >/out\n\
+        "FROM base\nCOPY . /app\nRUN --mount=type=bind,target=/ctx cat /ctx/src/index.js >/x\nRUN ls /app/docs; [ -e /app/none ] || cat /app/src/index.js >/out\n\
          FROM base\nCOPY --from=0 /app/src /lib/js\nRUN cat /lib/js/index.js >/y\n# memobuild: exact\nRUN true\n",
         &FILES,
     );
