@@ -65,29 +65,25 @@ pub fn svg(plan: &Plan, states: States<'_>) -> String {
 fn legend(out: &mut String, plan: &Plan, states: States<'_>) {
     let targets: Vec<String> =
         plan.targets.iter().map(|t| format!("{} ({})", groups::named(&t.stage), t.platform)).collect();
+    let title = cut(&format!("{} steps to {}", plan.steps.len(), targets.join(", ")), 80);
+    let _ = writeln!(out, "<text class=\"t\" x=\"16\" y=\"24\">{}</text>", escaped(&title));
+    let x = 40 + title.chars().count() * 8;
     let _ = writeln!(
         out,
-        "<text class=\"t\" x=\"16\" y=\"24\">{} steps to {}</text>",
-        plan.steps.len(),
-        escaped(&targets.join(", "))
+        "<rect x=\"{x}\" y=\"12\" width=\"28\" height=\"15\" rx=\"7\" fill=\"#eaeef2\"/>\
+         <text class=\"w\" x=\"{}\" y=\"23\">ctx</text><text x=\"{}\" y=\"24\">takes files of a build context</text>",
+        x + 5,
+        x + 34
     );
     let mut x = 16;
     for kind in StateKind::ALL {
         let Some(states) = states else { break };
         let count = states.iter().filter(|state| state.kind == kind).count();
         glyph(out, kind, x + 6, 44);
-        let text = format!("{} {}: {count}", kind.word(), kind.meaning());
-        let text = text.replacen(' ', " (", 1).replacen(':', "):", 1);
+        let text = format!("{} ({}): {count}", kind.word(), kind.meaning());
         let _ = writeln!(out, "<text x=\"{}\" y=\"48\">{text}</text>", x + 18);
-        x += 34 + text.len() * 62 / 10;
+        x += 40 + text.len() * 7;
     }
-    let _ = write!(out, "<rect x=\"{x}\" y=\"36\" width=\"28\" height=\"15\" rx=\"7\" fill=\"#eaeef2\"/>");
-    let _ = writeln!(
-        out,
-        "<text class=\"w n\" x=\"{}\" y=\"47\">ctx</text><text x=\"{}\" y=\"48\">takes files of a build context</text>",
-        x + 6,
-        x + 34
-    );
 }
 
 /// Where everything stands, in pixels.
