@@ -251,10 +251,7 @@ fn nothing_to_explain_is_an_error_with_a_hint() {
     insta::assert_snapshot!("no_build_yet", place.shown(&["explain-cache"]));
     assert!(!place.path("../cache").exists(), "looking makes no cache");
     place.stdout(&["build", "-q", "."]);
-    insta::assert_snapshot!(
-        "no_such_step",
-        scrub(&place.shown(&["explain-cache", "copy dockrfile"])).replace("KEY", "KEY")
-    );
+    insta::assert_snapshot!("no_such_step", scrub(&place.shown(&["explain-cache", "copy dockrfile"])));
     insta::assert_snapshot!("flags_without_now", place.shown(&["explain-cache", "--build-arg", "A=1"]));
     // A build that ends before any step is one as well.
     place.write("Dockerfile", "FROM\n");
