@@ -53,6 +53,7 @@ scenarios! {
     }, [];
     touched: SHOP, |p| p.shell("touch src/main docs docs/a tools/run"), [];
     mode_of_read_file_changed: SHOP, |p| p.shell("chmod 600 src/main"), [COPY, CAT];
+    mode_of_a_script_changed: SHOP, |p| p.shell("chmod 700 tools/run"), [COPY, TOOL];
     mode_of_unread_file_changed: SHOP, |p| p.shell("chmod 600 src/unread"), [COPY];
     mode_of_walked_directory_changed: SHOP, |p| p.shell("chmod 700 src"), [COPY, CAT];
     script_lost_its_exec_bit_and_gained_a_shell: SHOP, |p| {

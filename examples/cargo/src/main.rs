@@ -1,0 +1,3 @@
+fn main() {
+    println!("{} words", words::count("one two three"));
+}

@@ -1,0 +1,3 @@
+const words = require("words");
+
+exports.report = (text) => `${words(text)} words`;
