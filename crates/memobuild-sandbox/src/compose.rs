@@ -181,6 +181,7 @@ pub(crate) fn spec(step: &Step, view: &View, room: Room, ids: &Ids, lowers: &Low
         env: environment(step),
         cwd: step.cwd.as_slice().into(),
         ids: ids_of(step, ids)?,
+        asked: (step.user.uid, step.user.gid, step.user.groups.clone()),
         hostname: view.hostname.as_slice().into(),
         limits: step.ulimits.iter().map(resource).collect::<Result<_, _>>()?,
         supervise: ids.map != IdMap::Host,

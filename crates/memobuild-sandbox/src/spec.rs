@@ -57,6 +57,8 @@ pub(crate) struct Spec {
     pub(crate) cwd: Bytes,
     /// User, group, supplementary groups.
     pub(crate) ids: (u32, u32, Vec<u32>),
+    /// The ids that it was to run with, where only one is mapped.
+    pub(crate) asked: (u32, u32, Vec<u32>),
     /// Host name.
     pub(crate) hostname: Bytes,
     /// Resource numbers (`RLIMIT_*`), soft and hard limits.
@@ -76,7 +78,7 @@ pub(crate) struct Spec {
 }
 
 wire!(struct Spec {
-    room, lowers, data, root, side, mounts, argv, env, cwd, ids, hostname, limits, supervise, id_limit, chroot, skip, cgroup,
+    room, lowers, data, root, side, mounts, argv, env, cwd, ids, asked, hostname, limits, supervise, id_limit, chroot, skip, cgroup,
     probe
 });
 

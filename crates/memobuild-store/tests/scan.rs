@@ -50,8 +50,17 @@ fn every_kind_of_file_is_seen_as_it_is() {
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let scan = scan(root, &Everything, None).unwrap();
     let names: Vec<Vec<u8>> = scan.tree.walk().map(|e| e.path).collect();
-    let expected: [&[u8]; 8] =
-        [b"/bad\xff name", b"/link", b"/pipe", b"/sub", b"/sub/empty", b"/sub/file", b"/sub/twin", b"/twin"];
+    let expected: [&[u8]; 9] = [
+        b"/bad\xff name",
+        b"/link",
+        b"/pipe",
+        b"/socket",
+        b"/sub",
+        b"/sub/empty",
+        b"/sub/file",
+        b"/sub/twin",
+        b"/twin",
+    ];
     assert_eq!(names, expected);
     let Some(Node::File(file)) = scan.tree.get(b"/sub/file") else { panic!() };
     let Some(Node::File(twin)) = scan.tree.get(b"/twin") else { panic!() };
@@ -62,7 +71,12 @@ fn every_kind_of_file_is_seen_as_it_is() {
     let Some(Node::Symlink(link)) = scan.tree.get(b"/link") else { panic!() };
     assert_eq!((&*link.target, link.meta.mode), (&b"/nowhere/../x"[..], 0o777));
     assert!(matches!(scan.tree.get(b"/pipe"), Some(Node::Special(s)) if s.kind == SpecialKind::Fifo));
-    assert_eq!((scan.stats.files, scan.stats.hashed, scan.stats.excluded, scan.stats.dirs), (4, 4, 1, 3));
+    assert_eq!((scan.stats.files, scan.stats.hashed, scan.stats.excluded, scan.stats.dirs), (5, 4, 0, 3));
+    // A socket is an empty file, to be read as one.
+    assert_eq!(content(&scan, "/socket"), Some(ContentDigest::of(b"")));
+    let mut read = Vec::new();
+    let mut socket = scan.source.open(b"/socket", &ContentDigest::of(b"")).unwrap();
+    assert_eq!(std::io::Read::read_to_end(&mut socket, &mut read).unwrap(), 0);
 }
 
 #[test]

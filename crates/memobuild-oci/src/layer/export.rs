@@ -286,7 +286,9 @@ impl Export<'_, '_> {
     }
 
     fn with_meta<'h>(&self, path: &'h [u8], kind: HeaderKind, meta: &'h Meta) -> Header<'h> {
-        let xattrs = meta.xattrs.as_deref().into_iter().flatten();
+        // Of all attributes containerd's writer of layers, which is BuildKit's, takes this one only.
+        let xattrs =
+            meta.xattrs.as_deref().into_iter().flatten().filter(|(name, _)| &***name == b"security.capability");
         Header {
             uid: meta.uid,
             gid: meta.gid,

@@ -234,7 +234,7 @@ fn meta() -> impl Strategy<Value = Meta> {
         |(mode, uid, secs, xattr)| {
             let mut meta = Meta { mode, uid, gid: uid, mtime: Mtime::pinned(secs, 0), xattrs: None };
             if xattr == 0 {
-                meta.set_xattr(b"security.x", b"a=b\n\0\xff");
+                meta.set_xattr(b"security.capability", b"a=b\n\0\xff");
             }
             meta
         },
@@ -375,6 +375,29 @@ proptest! {
         fix_checksum(&mut damaged[block..]);
         let _ = parse_only(&damaged);
     }
+}
+
+#[test]
+fn attributes_of_users_stay_out_of_layers() {
+    let (_keep, store) = store();
+    let writer = store.bundle_writer();
+    let mut meta = Meta::new(0o644, Mtime::pinned(0, 0));
+    let mut plain = meta.clone();
+    plain.set_xattr(b"security.capability", b"cap");
+    meta.set_xattr(b"security.capability", b"cap");
+    meta.set_xattr(b"user.note", b"x");
+    let content = writer.add_bytes(b"text").unwrap();
+    let diff = |meta: Meta| {
+        let mut diff = Diff::default();
+        diff.set(b"/f", Change::Put(Node::File(File { meta, size: 4, content, link: None })));
+        diff
+    };
+    let bundle = writer.finish(&diff(meta)).unwrap();
+    let exported = export_layer(&store, &bundle, Compression::None, TimestampPolicy::Keep).unwrap();
+    let path = store.oci_blob_path(&exported.blob.digest).unwrap();
+    let expected = Expected { diff_id: None, blob: None };
+    let imported = import_layer(std::fs::File::open(path).unwrap(), &expected, false, &store).unwrap();
+    assert_eq!(*store.load_bundle(&imported.bundle).unwrap().unwrap(), diff(plain));
 }
 
 #[test]

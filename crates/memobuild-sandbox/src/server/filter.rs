@@ -127,7 +127,14 @@ pub(super) const OWNERS: &[i64] = &[libc::SYS_fchown, libc::SYS_fchownat];
 pub(super) const OWNERS_HERE: &[i64] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OWNERS_HERE: &[i64] = &[];
-const SET_IDS: &[i64] = &[
+const IDS: &[i64] = &[
+    libc::SYS_getuid,
+    libc::SYS_getgid,
+    libc::SYS_geteuid,
+    libc::SYS_getegid,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+    libc::SYS_getgroups,
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -146,7 +153,8 @@ pub(super) struct Choice {
     pub(super) confine: bool,
     /// Let the supervisor answer what changes owners or makes devices.
     pub(super) supervise: bool,
-    /// Answer set*id with success: there is but one id.
+    /// Let the supervisor answer what sets and gets ids, too: there is but one. 32-bit programs are told that setting
+    /// them succeeds.
     pub(super) answer_ids: bool,
 }
 
@@ -240,8 +248,8 @@ fn native(choice: Choice) -> Vec<Instruction> {
     let mut p = Program(Vec::new());
     p.load(NUMBER);
     if choice.answer_ids {
-        for call in SET_IDS {
-            p.on(*call as u32, errno(0));
+        for call in IDS {
+            p.on(*call as u32, NOTIFY);
         }
     }
     if choice.supervise {
@@ -369,7 +377,8 @@ mod tests {
     fn owners_and_devices_are_asked_about_with_one_id() {
         let program = program(Choice { confine: true, supervise: true, answer_ids: true });
         let run = |number: i64, args| run(&program, arch::NATIVE, number as u32, args);
-        assert_eq!(run(libc::SYS_setuid, [0; 6]), errno(0));
+        assert_eq!(run(libc::SYS_setuid, [0; 6]), NOTIFY);
+        assert_eq!(run(libc::SYS_getuid, [0; 6]), NOTIFY);
         assert_eq!(run(libc::SYS_fchownat, [0; 6]), NOTIFY);
         assert_eq!(run(libc::SYS_mknodat, [0, 0, u64::from(libc::S_IFBLK | 0o600), 0, 0, 0]), NOTIFY);
         assert_eq!(run(libc::SYS_mknodat, [0, 0, u64::from(libc::S_IFIFO | 0o600), 0, 0, 0]), ALLOW);

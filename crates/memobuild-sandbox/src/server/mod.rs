@@ -9,6 +9,7 @@ mod child;
 mod chroot;
 mod device;
 mod filter;
+mod identity;
 mod init;
 mod lay;
 mod mounts;

@@ -26,6 +26,9 @@ use crate::sys;
 /// Longest string that `fsconfig` takes (it copies at most 256 bytes, the final zero included).
 const MAX_OPTION: usize = 255;
 
+/// How often the kernel is asked again for a path that it could not follow for races.
+const MOST_TRIES: u32 = 10_000;
+
 /// A new file system of a type without a device, by options, not attached anywhere yet.
 pub(super) fn make(kind: &str, options: &[(&str, String)], attributes: u32) -> Result<OwnedFd, Failure> {
     let what = || format!("mounting a {kind}");
@@ -191,5 +194,22 @@ pub(crate) fn open_in(root: BorrowedFd<'_>, at: &[u8]) -> rustix::io::Result<Own
     let relative = if relative.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(relative) };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve)
+    resolve_in(root, relative, flags, resolve)
+}
+
+/// openat2 for places. Whenever anything at all is mounted or renamed on the machine meanwhile, the kernel can't tell that
+/// a `..` stayed within bounds, and says so: then it is asked again.
+pub(super) fn resolve_in(
+    from: impl AsFd,
+    name: &OsStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(&from, name, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries < MOST_TRIES => tries += 1,
+            other => return other,
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! With one mapped id: answers the calls that would change owners or make devices, and remembers what was wanted.
+//! With one mapped id: answers the calls that would change owners or make devices, and remembers what was wanted. Calls
+//! that set and get ids are answered by what [`super::identity`] makes of them.
 //!
 //! Owners of files and directories are written to the attribute [`OWNER_XATTR`] of the file itself, so that they
 //! survive renames and copy-up; links, pipes and stand-ins for devices cannot have attributes and are remembered by
@@ -21,7 +22,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{During, Failure, stage};
+use super::{
+    During, Failure,
+    identity::{self, Identities, Identity, Program},
+    mounts, stage,
+};
 use crate::{
     channel,
     harvest::walk::{OWNER_XATTR, parse_owner},
@@ -62,9 +67,13 @@ pub(super) struct Supervisor {
     listener: Option<OwnedFd>,
     gone: bool,
     owners: Owners,
+    identities: Identities,
     single: bool,
     id_limit: u32,
 }
+
+/// More groups than this a process cannot have (NGROUPS_MAX).
+const MOST_GROUPS: u64 = 65536;
 
 impl Supervisor {
     pub(super) fn new(spec: &Spec) -> Result<Self, Failure> {
@@ -78,6 +87,7 @@ impl Supervisor {
             listener: None,
             gone: false,
             owners: Owners::default(),
+            identities: Identities::new(Identity::new(&spec.asked)),
             single: spec.room.shape.single,
             id_limit: spec.id_limit,
         })
@@ -162,7 +172,101 @@ impl Supervisor {
                 let name = self.string(call.pid, b)?;
                 self.mknod(listener, call, a as i32, &name, (c as u32, d))
             }
-            _ => Err(Errno::NOSYS),
+            _ => self.ids(listener, call),
+        }
+    }
+
+    /// What the caller is.
+    fn identity(&mut self, call: &Call) -> Result<Identity, Errno> {
+        let proc = &self.proc;
+        self.identities.of(call.pid, || program(proc, call.pid)).map_err(errno)
+    }
+
+    /// Calls that set or get ids.
+    fn ids(&mut self, listener: BorrowedFd<'_>, call: &Call) -> Result<Answer, Errno> {
+        let mut who = self.identity(call)?;
+        let [a, b, c, ..] = call.args;
+        let (x, y, z) = (a as u32, b as u32, c as u32);
+        let root = who.is_root();
+        let value = |id: u32| Ok(Answer::Value(id.into()));
+        let result = match call.number {
+            libc::SYS_getuid => return value(who.uids[0]),
+            libc::SYS_geteuid => return value(who.uids[1]),
+            libc::SYS_getgid => return value(who.gids[0]),
+            libc::SYS_getegid => return value(who.gids[1]),
+            libc::SYS_getresuid => {
+                return self.give(listener, call, &[(a, who.uids[0]), (b, who.uids[1]), (c, who.uids[2])]);
+            }
+            libc::SYS_getresgid => {
+                return self.give(listener, call, &[(a, who.gids[0]), (b, who.gids[1]), (c, who.gids[2])]);
+            }
+            libc::SYS_getgroups => return self.get_groups(listener, call, &who),
+            // Both tell the id that files are made with, and nothing else; setting it changes nothing here.
+            libc::SYS_setfsuid => return value(who.uids[1]),
+            libc::SYS_setfsgid => return value(who.gids[1]),
+            libc::SYS_setuid => identity::set(&mut who.uids, root, x),
+            libc::SYS_setgid => identity::set(&mut who.gids, root, x),
+            libc::SYS_setreuid => identity::set_two(&mut who.uids, root, x, y),
+            libc::SYS_setregid => identity::set_two(&mut who.gids, root, x, y),
+            libc::SYS_setresuid => identity::set_three(&mut who.uids, root, [x, y, z]),
+            libc::SYS_setresgid => identity::set_three(&mut who.gids, root, [x, y, z]),
+            libc::SYS_setgroups if a > MOST_GROUPS => Err(libc::EINVAL),
+            libc::SYS_setgroups => {
+                let bytes = self.bytes(call.pid, b, a as usize * 4)?;
+                let groups = bytes.chunks_exact(4).map(|g| g.try_into().map(u32::from_le_bytes).unwrap_or_default());
+                who.set_groups(groups.collect())
+            }
+            _ => return Err(Errno::NOSYS),
+        };
+        if let Err(errno) = result {
+            return Ok(Answer::Error(errno));
+        }
+        if !still_waits(listener, call.id) {
+            return Err(Errno::SRCH);
+        }
+        self.identities.change(call.pid, who).map_err(errno)?;
+        Ok(Answer::Value(0))
+    }
+
+    fn get_groups(&self, listener: BorrowedFd<'_>, call: &Call, who: &Identity) -> Result<Answer, Errno> {
+        let [size, list, ..] = call.args;
+        let count = who.groups.len();
+        if size as i32 != 0 {
+            if (size as i32) < count as i32 {
+                return Ok(Answer::Error(libc::EINVAL));
+            }
+            let places: Vec<(u64, u32)> =
+                who.groups.iter().enumerate().map(|(n, group)| (list + 4 * n as u64, *group)).collect();
+            self.give(listener, call, &places)?;
+        }
+        Ok(Answer::Value(count as i64))
+    }
+
+    /// Writes ids to places in the caller's memory.
+    fn give(&self, listener: BorrowedFd<'_>, call: &Call, ids: &[(u64, u32)]) -> Result<Answer, Errno> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let memory = rustix::fs::openat(&self.proc, format!("{}/mem", call.pid), flags, Mode::empty())?;
+        if !still_waits(listener, call.id) {
+            return Err(Errno::SRCH);
+        }
+        for (address, id) in ids {
+            let written = rustix::io::pwrite(&memory, &id.to_le_bytes(), *address);
+            if written != Ok(4) {
+                return Ok(Answer::Error(libc::EFAULT));
+            }
+        }
+        Ok(Answer::Value(0))
+    }
+
+    /// Bytes in the caller's memory.
+    fn bytes(&self, pid: u32, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let memory = rustix::fs::openat(&self.proc, format!("{pid}/mem"), flags, Mode::empty())?;
+        let mut out = vec![0; length];
+        match rustix::io::pread(&memory, &mut out, address) {
+            Ok(got) if got == length => Ok(out),
+            _ if length == 0 => Ok(out),
+            _ => Err(Errno::FAULT),
         }
     }
 
@@ -200,6 +304,9 @@ impl Supervisor {
         target: &OwnedFd,
         (uid, gid): (u32, u32),
     ) -> Result<Answer, Errno> {
+        if self.single && !self.identity(call)?.may_give(uid, gid) {
+            return Ok(Answer::Error(libc::EPERM));
+        }
         if !still_waits(listener, call.id) {
             return Err(Errno::SRCH);
         }
@@ -333,7 +440,7 @@ impl Supervisor {
         if name.first() != Some(&b'/') {
             let base = self.open_proc(pid, &base, true)?;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&base, OsStr::from_bytes(name), flags, Mode::empty(), resolve) {
+            match mounts::resolve_in(&base, OsStr::from_bytes(name), flags, resolve) {
                 // It leads up or through an absolute link: once more, from the root.
                 Err(Errno::XDEV) => {}
                 other => return other,
@@ -349,6 +456,30 @@ impl Supervisor {
         }
         whole.push(OsStr::from_bytes(name));
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&root, whole.as_os_str(), flags, Mode::empty(), resolve)
+        mounts::resolve_in(&root, whole.as_os_str(), flags, resolve)
     }
+}
+
+fn errno(e: io::Error) -> Errno {
+    Errno::from_io_error(&e).unwrap_or(Errno::IO)
+}
+
+/// What a process runs, and as whom that makes it run.
+fn program(proc: &OwnedFd, pid: u32) -> Option<Program> {
+    let at = format!("{pid}/exe");
+    let stat = rustix::fs::statat(proc, at.as_str(), AtFlags::empty()).ok()?;
+    let id = (stat.st_dev, stat.st_ino);
+    let mode = stat.st_mode;
+    if mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+        return Some(Program { id, user: None, group: None });
+    }
+    rustix::process::fchdir(proc).ok()?;
+    let mut value = [0u8; 64];
+    let owner = match rustix::fs::getxattr(at.as_str(), OsStr::from_bytes(OWNER_XATTR), &mut value) {
+        Ok(length) => value.get(..length).and_then(parse_owner).unwrap_or_default(),
+        Err(_) => (0, 0),
+    };
+    // Without the group's right to execute the bit means something else.
+    let group = mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0;
+    Some(Program { id, user: (mode & libc::S_ISUID != 0).then_some(owner.0), group: group.then_some(owner.1) })
 }

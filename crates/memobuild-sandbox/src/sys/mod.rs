@@ -127,6 +127,25 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     check(done.into()).map(drop)
 }
 
+fn limit_of(pid: u32, resource: u32, new: Option<libc::rlimit>) -> io::Result<libc::rlimit> {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads one structure, if there is one, and writes the other; both live through the call.
+    let done = unsafe { libc::prlimit(pid.cast_signed(), resource as _, new, &raw mut old) };
+    check(done.into()).map(|_| old)
+}
+
+/// Another process's soft limit.
+pub(crate) fn soft_limit_of(pid: u32, resource: u32) -> io::Result<u64> {
+    limit_of(pid, resource, None).map(|limit| limit.rlim_cur)
+}
+
+/// Sets another process's soft limit.
+pub(crate) fn set_soft_limit_of(pid: u32, resource: u32, soft: u64) -> io::Result<()> {
+    let limit = limit_of(pid, resource, None)?;
+    limit_of(pid, resource, Some(libc::rlimit { rlim_cur: soft, ..limit })).map(drop)
+}
+
 /// Raises the soft limit on open files to the hard one.
 pub(crate) fn raise_open_files() -> io::Result<()> {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;

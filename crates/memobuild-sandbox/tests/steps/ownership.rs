@@ -40,7 +40,8 @@ pub const SINGLE: &[(&str, Test)] = &[
     ("big_ids", big_ids),
     ("devices_can_be_made", devices_can_be_made),
     ("lower_owners_survive", lower_owners_survive),
-    ("other_users_are_played_by_root", other_users_are_played_by_root),
+    ("users_are_played", users_are_played),
+    ("rights_are_dropped_for_good", rights_are_dropped_for_good),
 ];
 
 fn owner(tree: &memobuild_tree::Tree, at: &str) -> (u32, u32) {
@@ -136,12 +137,30 @@ fn lower_owners_survive(mode: ModeChoice) {
     assert_eq!(owner(&after, "/srv/f"), (0, 0));
 }
 
-fn other_users_are_played_by_root(mode: ModeChoice) {
+fn users_are_played(mode: ModeChoice) {
     let world = World::new(mode);
-    let mut step = world.shell(&world.base, "id -u; touch /tmp/f");
-    step.user = User { uid: 1000, gid: 1000, groups: vec![] };
+    let mut step = world.shell(&world.base, "id -u; id -g; id -G; touch /tmp/f; chown 0 /tmp/f 2>/dev/null || echo no");
+    step.user = User { uid: 1000, gid: 1000, groups: vec![1000, 27] };
     let (outcome, out) = world.run(&step);
-    assert_eq!(out, "0\n");
+    assert_eq!(out, "1000\n1000\n1000 27\nno\n");
     // What it makes is the user's.
     assert_eq!(owner(&outcome.diff.apply(&world.base).unwrap(), "/tmp/f"), (1000, 1000));
+    // Set-user-ID programs make their owner of who runs them.
+    let (base, _) = world.sh(&world.base, "cp /bin/busybox /bin/busybox-suid; chmod 4755 /bin/busybox-suid");
+    step.root = base;
+    let passwd = world.file(b"root::0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n", 0o644);
+    step.root.put(b"/etc/passwd", passwd, &|| meta(0o755));
+    step.argv = ["/bin/busybox-suid", "su", "-c", "id -u; id -g"].map(|a| a.as_bytes().to_vec()).to_vec();
+    assert_eq!(world.run(&step).1, "0\n0\n");
+}
+
+fn rights_are_dropped_for_good(mode: ModeChoice) {
+    let world = World::new(mode);
+    let mut base = world.base.clone();
+    let passwd = world.file(b"root::0:0:root:/root:/bin/sh\nu:x:7:8::/:/bin/sh\n", 0o644);
+    base.put(b"/etc/passwd", passwd, &|| meta(0o755));
+    base.put(b"/etc/group", world.file(b"g:x:8:\nmore:x:9:u\n", 0o644), &|| meta(0o755));
+    // The child of one that dropped its rights has none either, nor has what it executes; the parent keeps its own.
+    let script = "su u -c 'id -u; id -g; id -G; (id -u); chown 0 /tmp 2>/dev/null || echo no; su root -c id 2>/dev/null || echo nor that'; id -u; su u -c 'exec id -u'";
+    assert_eq!(world.sh(&base, script).1, "7\n8\n8 9\n7\nno\nnor that\n0\n7\n");
 }

@@ -88,7 +88,7 @@ pub struct ScanStats {
     pub hashed: u64,
     /// Bytes that had to be read.
     pub hashed_bytes: u64,
-    /// Names left out: by the filter, and sockets.
+    /// Names left out by the filter.
     pub excluded: u64,
 }
 

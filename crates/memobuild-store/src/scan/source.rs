@@ -44,6 +44,11 @@ impl ScanSource {
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => {
                 return Err(StoreError::ChangedWhileRead { path: full });
             }
+            // A socket, which a scan takes for an empty file.
+            Err(rustix::io::Errno::NXIO) => {
+                let empty = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                empty.map_err(StoreError::sys("open", "/dev/null"))?
+            }
             Err(e) => return Err(StoreError::sys("open", &full)(e)),
         };
         Ok(VerifiedReader { file: File::from(fd), hasher: blake3::Hasher::new(), digest: *digest, path: full })

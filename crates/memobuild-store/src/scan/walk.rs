@@ -340,7 +340,7 @@ impl Walk<'_> {
             self.filter.verdict(&worker.path, is_dir, &here.state)
         };
         let found = &mut worker.found;
-        if verdict == Verdict::Exclude || kind == FileType::Socket || (!is_dir && verdict != Verdict::Include) {
+        if verdict == Verdict::Exclude || (!is_dir && verdict != Verdict::Include) {
             found.stats.excluded += 1;
             return Ok(());
         }
@@ -376,7 +376,12 @@ impl Walk<'_> {
             FileType::Fifo => self.special(&stat, SpecialKind::Fifo),
             FileType::CharacterDevice => self.special(&stat, SpecialKind::Char),
             FileType::BlockDevice => self.special(&stat, SpecialKind::Block),
-            // Became a directory or socket since it was listed.
+            // BuildKit's transfer of a context takes the type away and finds nothing to read.
+            FileType::Socket => {
+                worker.found.stats.files += 1;
+                Node::File(File { meta: self.meta(&stat), size: 0, content: ContentDigest::of(b""), link: None })
+            }
+            // Became a directory since it was listed.
             _ => return Err(StoreError::ChangedWhileRead { path: full() }),
         };
         worker.found.entries.push((name, node));
