@@ -92,9 +92,9 @@ fn run(
         let session = session(store, request, &planned, &bases, &input, observer, &cancel.child())?;
         session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
         let Done { values, mut reports } = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL));
-        note_layers(&session, &mut reports);
-        record.steps.clone_from(&reports);
-        let mut outcome = BuildOutcome { steps: reports, ..BuildOutcome::default() };
+        let mut outcome = BuildOutcome { steps: reports.clone(), ..BuildOutcome::default() };
+        complete(&session, &mut reports);
+        record.steps = reports;
         export::export(&session, &values?, &mut outcome)?;
         Ok(outcome)
     })
@@ -110,9 +110,10 @@ fn targets(plan: &Plan) -> Vec<String> {
     plan.targets.iter().map(name).collect()
 }
 
-/// Puts the layers of base images into their steps' reports.
-fn note_layers(session: &Session<'_>, reports: &mut [StepReport]) {
+/// Puts into reports what only the record needs: definitions, and the layers of base images.
+fn complete(session: &Session<'_>, reports: &mut [StepReport]) {
     for (step, report) in session.plan.steps.iter().zip(reports) {
+        report.define(step, session.plan);
         let Op::Image(index) = &step.op else { continue };
         let Some(image) = session.bases.get(*index) else { continue };
         let layer = |layer: &BaseLayer| Layer { diff_id: layer.diff_id, bundle: layer.bundle };
@@ -297,7 +298,7 @@ fn look_ahead(session: &Session<'_>, reach: Reach) -> Result<Ahead, EngineError>
             *slot = value;
         }
     }
-    note_layers(session, &mut reports);
+    complete(session, &mut reports);
     Ok((values, reports, diffs))
 }
 

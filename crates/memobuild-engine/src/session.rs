@@ -49,6 +49,8 @@ pub(crate) struct Session<'a> {
     /// Builds before this one, newest first.
     earlier: OnceLock<Vec<BuildRecord>>,
     planned: OnceLock<Vec<StepReport>>,
+    /// The same with their definitions.
+    defined: OnceLock<Vec<StepReport>>,
 }
 
 struct Running {
@@ -98,6 +100,7 @@ impl<'a> Session<'a> {
             _providers: providers,
             earlier: OnceLock::new(),
             planned: OnceLock::new(),
+            defined: OnceLock::new(),
         }
     }
 
@@ -132,12 +135,16 @@ impl<'a> Session<'a> {
 
     /// Reports of all steps, as long as nothing is known of how they end.
     pub(crate) fn planned(&self) -> &[StepReport] {
-        self.planned.get_or_init(|| self.plan.steps.iter().map(|s| StepReport::planned(s, self.plan)).collect())
+        self.planned.get_or_init(|| self.plan.steps.iter().map(StepReport::planned).collect())
     }
 
     /// What is another in the definition of a step since the last build that got to it.
     pub(crate) fn redefined(&self, step: &Step) -> Vec<String> {
-        let steps = self.planned();
+        let steps = self.defined.get_or_init(|| {
+            let mut steps = self.planned().to_vec();
+            self.plan.steps.iter().zip(&mut steps).for_each(|(step, report)| report.define(step, self.plan));
+            steps
+        });
         let Some(now) = steps.get(step.id.0) else { return Vec::new() };
         let reached = |old: &&StepReport| old.outcome != Outcome::NotReached;
         let last = self.earlier().iter().find_map(|build| build.counterpart(now, steps).filter(reached));

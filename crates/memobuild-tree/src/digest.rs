@@ -28,8 +28,16 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+/// The hexadecimal digits. Digests are shown and recorded in thousands: not by way of formatting each byte.
+fn to_hex(bytes: &[u8; 32]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let mut out = String::with_capacity(64);
+    for byte in bytes {
+        for half in [byte >> 4, byte & 15] {
+            out.extend(DIGITS.get(usize::from(half)));
+        }
+    }
+    out
 }
 
 macro_rules! digest {
@@ -51,7 +59,7 @@ macro_rules! digest {
 
             /// The 64 lower-case hexadecimal digits, without any prefix: for file names.
             pub fn hex(&self) -> String {
-                self.0.iter().map(|b| format!("{b:02x}")).collect()
+                to_hex(&self.0)
             }
 
             /// Reads 64 lower-case hexadecimal digits without a prefix.
@@ -67,7 +75,7 @@ macro_rules! digest {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                write_hex(&self.0, f)
+                f.write_str(&to_hex(&self.0))
             }
         }
 

@@ -26,22 +26,28 @@ pub(super) fn of(step: &Step, plan: &Plan) -> Fields {
     };
     out.push(field("platform", &step.platform));
     out.push(field("the comment stat=kind", &step.hints.stat_kind));
+    // As usual: not worth a place in each record.
+    out.retain(|(_, value)| !matches!(value.as_str(), "" | "false" | "[]" | "None"));
     out
 }
 
 /// What differs, as a person calls it.
 pub(super) fn differing(old: &[(String, String)], new: &[(String, String)]) -> Vec<String> {
+    // Of these there are any number; of all others one, which is left out where it is as usual.
+    let counted = |name: &str| ["environment variable", "the mount", "the text"].iter().any(|c| name.starts_with(c));
     let (was, is): (BTreeMap<_, _>, BTreeMap<_, _>) =
         (old.iter().map(|(n, v)| (n, v)).collect(), new.iter().map(|(n, v)| (n, v)).collect());
     let mut out = Vec::new();
     for (name, value) in new {
         match was.get(name) {
-            None => out.push(format!("{name} is new")),
+            None if counted(name) => out.push(format!("{name} is new")),
+            None => out.push(format!("{name} changed")),
             Some(before) if *before != value => out.push(format!("{name} changed")),
             Some(_) => {}
         }
     }
-    out.extend(old.iter().filter(|(name, _)| !is.contains_key(name)).map(|(name, _)| format!("{name} is gone")));
+    let gone = old.iter().filter(|(name, _)| !is.contains_key(name));
+    out.extend(gone.map(|(name, _)| format!("{name} {}", if counted(name) { "is gone" } else { "changed" })));
     if out.is_empty() && old != new {
         out.push("the order of its variables or mounts changed".into());
     }
@@ -101,7 +107,7 @@ fn of_run(run: &Run) -> Fields {
         out.push(if *count > 1 { (format!("{name} ({count})"), value) } else { (name, value) });
     }
     let network = match network {
-        Network::Default | Network::Host => "host",
+        Network::Default | Network::Host => "",
         Network::None => "none",
     };
     out.push(field("the network mode", &network));

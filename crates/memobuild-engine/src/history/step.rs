@@ -139,6 +139,11 @@ pub struct Layer {
     pub bundle: Option<BundleId>,
 }
 
+/// What a record need not say.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// What became of one step, and how that came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -150,68 +155,86 @@ pub struct StepReport {
     /// The stage's name or number.
     pub stage: String,
     /// First line of its instruction, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     /// `run`, `copy`, `mkdir` (a WORKDIR), `image`, `local`, `scratch`, `http` or `git`.
     pub kind: String,
     /// Numbers of the steps whose trees it takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<usize>,
     /// The one of them whose tree it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<usize>,
     /// How it ended.
     pub outcome: Outcome,
     /// Of a hit: how its result was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<FoundBy>,
     /// Of a miss: whether the step, or the one that stood in its place, has a result of an earlier build.
+    #[serde(skip_serializing_if = "is_default")]
     pub again: bool,
     /// Why it ran (or would run).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The facts that no longer held; the first ones, if they are very many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<BrokenFact>,
     /// How many no longer held.
+    #[serde(skip_serializing_if = "is_default")]
     pub broken_count: usize,
     /// What is another in its definition: `environment variable VERSION`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redefined: Vec<String>,
     /// What it is, whatever it works on.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub definition: Option<KeyDigest>,
     /// What it is and all that it works on.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub exact: Option<KeyDigest>,
     /// Under what its path sets are listed.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub base: Option<KeyDigest>,
     /// Its result by facts, where those were recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
     /// Of a miss: the strong key of the result whose facts no longer held.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub compared: Option<KeyDigest>,
     /// What it changed; none: nothing, or it is not known.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleId>,
     /// Identity of the tree that it yielded.
-    #[serde(with = "hex::option")]
+    #[serde(with = "hex::option", skip_serializing_if = "Option::is_none")]
     pub identity: Option<TreeDigest>,
     /// Of a base image: its layers, lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
     /// When its result was made, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
     /// From begin to end, in milliseconds.
+    #[serde(skip_serializing_if = "is_default")]
     pub duration_ms: u64,
     /// Of a hit: how long executing it had taken.
+    #[serde(skip_serializing_if = "is_default")]
     pub saved_ms: u64,
     /// Of a COPY: from where to where.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyPlaces>,
     /// Of a RUN: what it mounts of other steps, in order of the flags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<BindPlace>,
     /// Of a RUN: its working directory.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cwd: String,
     /// Its definition, field by field: names, and digests of what could be confidential.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<(String, String)>,
 }
 
 impl StepReport {
     /// A step of which nothing is known yet.
-    pub(crate) fn planned(step: &Step, plan: &Plan) -> Self {
+    pub(crate) fn planned(step: &Step) -> Self {
         let number = |id: StepId| id.0 + 1;
         let copy = match &step.op {
             Op::Copy(copy) => Some(CopyPlaces {
@@ -245,9 +268,13 @@ impl StepReport {
             copy,
             binds,
             cwd,
-            fields: fields::of(step, plan),
             ..Self::default()
         }
+    }
+
+    /// Adds the step's definition, field by field.
+    pub(crate) fn define(&mut self, step: &Step, plan: &Plan) {
+        self.fields = fields::of(step, plan);
     }
 
     /// Takes in what looking its result up has shown.
