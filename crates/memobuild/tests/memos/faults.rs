@@ -267,8 +267,13 @@ fn the_sandbox_is_killed() {
         }
         above[number].kill();
         let (status, shown) = running.end();
-        assert_eq!(status.code(), Some(1), "{number} of {processes:?}: {shown}");
         ended(&processes);
+        if number > 0 && status.success() {
+            // Only what starts steps is gone: the step itself came to its end, and its result is right.
+            assert_eq!(faulty.project.tree(&[])["app/out"], "100644 late\n");
+            continue;
+        }
+        assert_eq!(status.code(), Some(1), "{number} of {processes:?}: {shown}");
         faulty.nothing_is_memoised();
     }
 }
