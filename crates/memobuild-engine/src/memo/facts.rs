@@ -24,7 +24,7 @@ const SETS: &str = "facts.sets.v1";
 const PATHS: &str = "facts.paths.v1";
 const RESULTS: &str = "facts.result.v1";
 /// Version of the encodings below, and of what a step of the same definition yields.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Path sets kept for one step; the one that was of no use for the longest time goes first.
 const MAX_SETS: usize = 24;
 /// The longest path set or list of glances that is unpacked, in bytes.
