@@ -68,8 +68,8 @@ fn read_digest<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Sha256Digest, D
 }
 
 /// Records of what [`export_layer`] made. To be counted up whenever the bytes it writes change.
-const EXPORTED: &str = "oci.exported.v1";
-/// Records of diff IDs.
+const EXPORTED: &str = "oci.exported.v2";
+/// Records of diff IDs. To be counted up, as the former, whenever the tar changes.
 const DIFF_ID: &str = "oci.diff-id.v1";
 
 /// The blob of a bundle, made now or earlier.
@@ -88,7 +88,11 @@ pub fn export_layer(
         return Ok(layer);
     }
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
-    let layer = compress(store, compression, |out| write_layer(&diff, store, policy, out))?;
+    let known = known_diff_id(store, bundle, policy)?;
+    let layer = compress(store, compression, known, |out| write_layer(&diff, store, policy, out))?;
+    if known.is_none() {
+        keep_diff_id(store, bundle, policy, layer.diff_id)?;
+    }
     if let Ok(value) = serde_json::to_vec(&layer) {
         store.record_put(EXPORTED, &key, &value, &[Ref::Oci(layer.blob.digest)])?;
     }
@@ -97,18 +101,34 @@ pub fn export_layer(
 
 /// The diff ID that [`export_layer`] would give the bundle, without compressing or keeping anything.
 pub fn layer_diff_id(store: &Store, bundle: &BundleId, policy: TimestampPolicy) -> Result<Sha256Digest, LayerError> {
-    let key = key(DIFF_ID, bundle, policy).finish();
-    if let Some(known) = store.record_get(DIFF_ID, &key)?
-        && let Ok(bytes) = <[u8; 32]>::try_from(known.as_slice())
-    {
-        return Ok(Sha256Digest::from_bytes(bytes));
+    if let Some(known) = known_diff_id(store, bundle, policy)? {
+        return Ok(known);
     }
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
     let mut hasher = Hasher(Sha256::new());
     write_layer(&diff, store, policy, &mut hasher)?;
     let digest = Sha256Digest::from_bytes(hasher.0.finalize().into());
-    store.record_put(DIFF_ID, &key, digest.as_bytes(), &[])?;
+    keep_diff_id(store, bundle, policy, digest)?;
     Ok(digest)
+}
+
+fn known_diff_id(
+    store: &Store,
+    bundle: &BundleId,
+    policy: TimestampPolicy,
+) -> Result<Option<Sha256Digest>, LayerError> {
+    let known = store.record_get(DIFF_ID, &key(DIFF_ID, bundle, policy).finish())?;
+    Ok(known.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()).map(Sha256Digest::from_bytes))
+}
+
+fn keep_diff_id(
+    store: &Store,
+    bundle: &BundleId,
+    policy: TimestampPolicy,
+    digest: Sha256Digest,
+) -> Result<(), LayerError> {
+    store.record_put(DIFF_ID, &key(DIFF_ID, bundle, policy).finish(), digest.as_bytes(), &[])?;
+    Ok(())
 }
 
 /// Another compression of a layer that is in the store as a blob (`force-compression`): the same tar, the same diff ID.
@@ -117,7 +137,7 @@ pub fn recompress_layer(
     blob: &Sha256Digest,
     compression: Compression,
 ) -> Result<ExportedLayer, LayerError> {
-    const RECOMPRESSED: &str = "oci.recompressed.v1";
+    const RECOMPRESSED: &str = "oci.recompressed.v2";
     let (kind, level) = compression.tag();
     let key = KeyHasher::new(RECOMPRESSED).value(blob).u64(kind).u64(level).finish();
     if let Some(known) = store.record_get(RECOMPRESSED, &key)?
@@ -130,7 +150,7 @@ pub fn recompress_layer(
     let path = store.oci_blob_path(blob).ok_or_else(missing)?;
     let file = std::fs::File::open(path).map_err(LayerError::Read)?;
     let mut source = Sniffed::new(file).map_err(LayerError::Read)?;
-    let layer = compress(store, compression, |out| {
+    let layer = compress(store, compression, None, |out| {
         source.unpack(|stream| io::copy(stream, out)).map(drop).map_err(LayerError::Read)
     })?;
     if let Ok(value) = serde_json::to_vec(&layer) {

@@ -9,12 +9,16 @@ pub mod archive;
 mod build;
 mod compress;
 pub(crate) mod decompress;
+mod dense;
 mod error;
 mod export;
+mod gzip;
 mod import;
 mod pipe;
 pub(crate) mod tar;
 
+#[cfg(test)]
+mod compress_tests;
 #[cfg(test)]
 mod tests;
 

@@ -346,14 +346,26 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
 
     #[test]
-    fn a_diff_survives_the_way_through_a_layer(parts in prop::collection::vec((name(), part()), 0..5), kind in 0u64..3) {
+    fn a_diff_survives_the_way_through_a_layer(
+        parts in prop::collection::vec((name(), part()), 0..5),
+        kind in 0u64..3,
+        named_before in any::<bool>(),
+    ) {
         let (_keep, store) = store();
         let writer = store.bundle_writer();
         let mut diff = Diff { root: build(&parts, b"", &writer) };
         sayable(&mut diff);
         let bundle = writer.finish(&diff).unwrap();
         let compression = [Compression::None, Compression::default(), Compression::Zstd { level: 3 }][kind as usize];
+        let mut written = Vec::new();
+        write_layer(&diff, &store, TimestampPolicy::Keep, &mut written).unwrap();
+        // Whichever of the two comes first computes it, and the other takes it over.
+        if named_before {
+            let diff_id = layer_diff_id(&store, &bundle, TimestampPolicy::Keep).unwrap();
+            prop_assert_eq!(diff_id, Sha256Digest::of(&written));
+        }
         let exported = export_layer(&store, &bundle, compression, TimestampPolicy::Keep).unwrap();
+        prop_assert_eq!(exported.diff_id, Sha256Digest::of(&written));
         prop_assert_eq!(layer_diff_id(&store, &bundle, TimestampPolicy::Keep).unwrap(), exported.diff_id);
         let path = store.oci_blob_path(&exported.blob.digest).unwrap();
         let expected = Expected { diff_id: Some(exported.diff_id), blob: Some((exported.blob.digest, exported.blob.size)) };

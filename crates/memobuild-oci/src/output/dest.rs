@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Read, Stdout, Write},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -22,9 +22,30 @@ pub enum Dest {
     Dir(PathBuf),
 }
 
+enum Target {
+    File(File),
+    Stdout(Stdout),
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(stdout) => stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(stdout) => stdout.flush(),
+        }
+    }
+}
+
 /// The stream to a [`Dest`].
 pub(super) struct Sink {
-    out: BufWriter<Box<dyn Write>>,
+    out: BufWriter<Target>,
     path: Option<PathBuf>,
     /// The name until it is whole.
     temporary: Option<TempPath>,
@@ -34,7 +55,7 @@ impl Sink {
     pub(super) fn open(dest: &Dest) -> Result<Self, OutputError> {
         let path = match dest {
             Dest::Dir(path) => return Err(OutputError::IsDirectory(path.clone())),
-            Dest::Stdout => return Ok(Self::new(Box::new(io::stdout()), None, None)),
+            Dest::Stdout => return Ok(Self::new(Target::Stdout(io::stdout()), None, None)),
             Dest::File(path) => path,
         };
         let error = |source| OutputError::Io { path: path.clone(), source };
@@ -43,7 +64,7 @@ impl Sink {
             // A pipe or device is written to, not replaced.
             Ok(meta) if meta.file_type().is_fifo() || meta.file_type().is_char_device() => {
                 let file = OpenOptions::new().write(true).open(path).map_err(error)?;
-                return Ok(Self::new(Box::new(file), Some(path.clone()), None));
+                return Ok(Self::new(Target::File(file), Some(path.clone()), None));
             }
             _ => {}
         }
@@ -54,10 +75,10 @@ impl Sink {
         let made =
             tempfile::Builder::new().prefix(".memobuild-").permissions(mode).tempfile_in(parent).map_err(error)?;
         let (file, temporary): (File, TempPath) = made.into_parts();
-        Ok(Self::new(Box::new(file), Some(path.clone()), Some(temporary)))
+        Ok(Self::new(Target::File(file), Some(path.clone()), Some(temporary)))
     }
 
-    fn new(out: Box<dyn Write>, path: Option<PathBuf>, temporary: Option<TempPath>) -> Self {
+    fn new(out: Target, path: Option<PathBuf>, temporary: Option<TempPath>) -> Self {
         Self { out: BufWriter::with_capacity(256 * 1024, out), path, temporary }
     }
 
@@ -68,6 +89,17 @@ impl Sink {
             temporary.persist(path).map_err(|e| OutputError::Io { path: path.clone(), source: e.error })?;
         }
         Ok(())
+    }
+
+    /// Writes the first `size` bytes of a file, or as many as there are; how many. The system copies them by itself
+    /// where it can.
+    pub(super) fn copy(&mut self, from: &File, size: u64) -> io::Result<u64> {
+        self.out.flush()?;
+        let mut from = from.take(size);
+        match self.out.get_mut() {
+            Target::File(file) => io::copy(&mut from, file),
+            Target::Stdout(stdout) => io::copy(&mut from, stdout),
+        }
     }
 
     pub(super) fn error(&self, source: io::Error) -> OutputError {

@@ -63,15 +63,15 @@ fn write_tar(store: &Store, image: &OutputImage, saved: Option<&[u8]>, dest: &De
     let index = json::compact(&Index::new(entries(image)))?;
     let mut sink = Sink::open(dest)?;
     let written = (|| {
-        let mut tar = TarWriter::new(&mut sink as &mut dyn Write);
+        let mut tar = TarWriter::new(&mut sink);
         tar.header(&Header::new(b"blobs/", HeaderKind::Dir, 0o755))?;
         tar.header(&Header::new(b"blobs/sha256/", HeaderKind::Dir, 0o755))?;
         for (digest, path) in &blobs {
-            let mut file = File::open(path)?;
+            let file = File::open(path)?;
             let size = file.metadata()?.len();
             let name = format!("blobs/sha256/{}", digest.hex());
             tar.header(&Header { size, ..Header::new(name.as_bytes(), HeaderKind::File, 0o444) })?;
-            tar.data(&mut file, size)?;
+            tar.data_by(size, |sink| sink.copy(&file, size))?;
         }
         tar.file(&Header::new(b"index.json", HeaderKind::File, 0o644), &index)?;
         if let Some(saved) = saved {

@@ -6,7 +6,10 @@ use memobuild_tree::{Change, Diff, DirChange, File, LinkId, Meta, Mtime, Node, S
 use super::*;
 use crate::{
     image::{self, ImageSource, Pick},
-    layer::{Compression, TimestampPolicy, export_layer},
+    layer::{
+        Compression, TimestampPolicy, export_layer,
+        tar::{Header, HeaderKind, TarWriter},
+    },
     registry::{Registries, RegistryOptions},
 };
 
@@ -226,4 +229,25 @@ fn a_local_output_merges_and_follows_no_link() {
     let error = write_local(&store, &file, None, dir.path()).unwrap_err();
     assert!(matches!(error, OutputError::InTheWay { .. }), "{error}");
     assert_eq!(fs::read_to_string(at("etc/own")).unwrap(), "own");
+}
+
+#[test]
+fn a_blob_that_shrank_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("blob"), b"12345").unwrap();
+    let archive = |size| {
+        let mut sink = dest::Sink::open(&Dest::File(dir.path().join("out.tar"))).unwrap();
+        let blob = fs::File::open(dir.path().join("blob")).unwrap();
+        let mut tar = TarWriter::new(&mut sink);
+        let written = tar
+            .header(&Header { size, ..Header::new(b"blob", HeaderKind::File, 0o644) })
+            .and_then(|()| tar.data_by(size, |sink| sink.copy(&blob, size)))
+            .and_then(|()| tar.finish().map(drop));
+        written.map(|()| sink.finish().unwrap())
+    };
+    assert_eq!(archive(6).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    // Less than there is: the rest is not taken.
+    archive(4).unwrap();
+    let written = fs::read(dir.path().join("out.tar")).unwrap();
+    assert_eq!((written.len(), &written[512..517]), (4 * 512, &b"1234\0"[..]));
 }

@@ -10,6 +10,8 @@ const MAX_12: u64 = 0o77_777_777_777;
 /// The largest number that seven octal digits hold: owners and device numbers.
 const MAX_8: u64 = 0o7_777_777;
 
+const SHORT: &str = "a file is shorter than its header says";
+
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderKind {
@@ -80,7 +82,7 @@ impl<W: Write> TarWriter<W> {
             let buffer = self.buffer.get_mut(..most).unwrap_or_default();
             let count = match from.read(buffer) {
                 Ok(0) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its header says"));
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORT));
                 }
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -88,6 +90,14 @@ impl<W: Write> TarWriter<W> {
             };
             self.out.write_all(buffer.get(..count).unwrap_or_default())?;
             left -= count as u64;
+        }
+        self.pad(size)
+    }
+
+    /// Writes a file's data by a way of the stream's own, which says how much it took.
+    pub(crate) fn data_by(&mut self, size: u64, copy: impl FnOnce(&mut W) -> io::Result<u64>) -> io::Result<()> {
+        if copy(&mut self.out)? != size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORT));
         }
         self.pad(size)
     }
