@@ -103,7 +103,7 @@ fn prepare(
     sys::close_on_exec_from_3().during(|| "closing descriptors".into())?;
     for (resource, soft, hard) in &spec.limits {
         // Without effect anyway, and where identities are kept.
-        if *resource == libc::RLIMIT_LOCKS as u32 && spec.room.shape.single {
+        if *resource == libc::RLIMIT_LOCKS && spec.room.shape.single {
             continue;
         }
         sys::set_limit(*resource, *soft, *hard).during(|| format!("setting resource limit {resource}"))?;

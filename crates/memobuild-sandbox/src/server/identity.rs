@@ -149,7 +149,7 @@ impl Identities {
 
     /// What a process is. `program` tells what it runs, where that can matter.
     pub(super) fn of(&mut self, pid: u32, program: impl FnOnce() -> Option<Program>) -> io::Result<Identity> {
-        let soft = sys::soft_limit_of(pid, libc::RLIMIT_LOCKS as u32)?;
+        let soft = sys::soft_limit_of(pid, libc::RLIMIT_LOCKS)?;
         let number = if soft & !u64::from(u32::MAX) == MARK { soft as u32 } else { 0 };
         let identity = self.known.get(number as usize).or(self.known.first()).cloned();
         let identity = identity.ok_or(io::ErrorKind::NotFound)?;
@@ -176,7 +176,7 @@ impl Identities {
                 number
             }
         };
-        sys::set_soft_limit_of(pid, libc::RLIMIT_LOCKS as u32, MARK | u64::from(number))
+        sys::set_soft_limit_of(pid, libc::RLIMIT_LOCKS, MARK | u64::from(number))
     }
 }
 
