@@ -38,7 +38,8 @@ fn pictures() {
 /// Some state for each step.
 fn states(plan: &Plan) -> Vec<State> {
     let kinds = [StateKind::Hit, StateKind::Run, StateKind::Unknown, StateKind::Source];
-    let state = |at: usize| State { kind: kinds[at % 4], why: (at % 3 > 0).then(|| "a < b & \"c\"\u{7}".into()) };
+    let state =
+        |at: usize| State { kind: kinds[at % 4], why: (!at.is_multiple_of(3)).then(|| "a < b & \"c\"\u{7}".into()) };
     (0..plan.steps.len()).map(state).collect()
 }
 
