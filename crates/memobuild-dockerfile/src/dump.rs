@@ -70,7 +70,8 @@ fn value(head: &Head) -> Vec<String> {
     match &head.body {
         Body::Words { words, .. } => words.iter().map(|w| w.text.clone()).collect(),
         Body::Pairs(pairs) => pairs.iter().flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()]).collect(),
-        // Both keep one empty argument: what they hold stands elsewhere, or nowhere.
-        Body::Trigger(_) | Body::Unknown => vec![String::new()],
+        Body::Trigger(None) => Vec::new(),
+        // One empty argument: what they hold stands elsewhere, or nowhere.
+        Body::Trigger(Some(_)) | Body::Unknown => vec![String::new()],
     }
 }
