@@ -52,7 +52,7 @@ pub fn dump(text: &[u8], file: &str) -> Result<Vec<Dumped>, ParseError> {
             start_line: raw.line.first_line,
             end_line: raw.last_line,
             flags: raw.head.flags.iter().map(|w| w.text.clone()).collect(),
-            value: value(head),
+            value: value(head, trigger.is_some()),
             heredocs: raw.heredocs.iter().map(heredoc).collect(),
         });
     }
@@ -66,12 +66,12 @@ fn heredoc(doc: &Heredoc) -> (String, u64, String) {
     (doc.name.clone(), doc.fd, doc.content.clone())
 }
 
-fn value(head: &Head) -> Vec<String> {
+fn value(head: &Head, is_trigger: bool) -> Vec<String> {
     match &head.body {
         Body::Words { words, .. } => words.iter().map(|w| w.text.clone()).collect(),
         Body::Pairs(pairs) => pairs.iter().flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()]).collect(),
-        Body::Trigger(None) => Vec::new(),
+        Body::Trigger(_) if !is_trigger => Vec::new(),
         // One empty argument: what they hold stands elsewhere, or nowhere.
-        Body::Trigger(Some(_)) | Body::Unknown => vec![String::new()],
+        Body::Trigger(_) | Body::Unknown => vec![String::new()],
     }
 }
