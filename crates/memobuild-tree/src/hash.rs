@@ -4,7 +4,16 @@ use crate::digest::KeyDigest;
 
 /// Feeds structured values to BLAKE3. Variable-length values are preceded by their length, and every key starts with
 /// the name and version of what it is a key *of* ([`KeyHasher::new`]).
-pub struct KeyHasher(blake3::Hasher);
+///
+/// Values are gathered and hashed [`GATHER`] bytes at a time: most are a few bytes long, and BLAKE3 is several times
+/// faster on many chunks at once.
+pub struct KeyHasher {
+    hasher: blake3::Hasher,
+    gathered: Vec<u8>,
+}
+
+/// 16 chunks of BLAKE3, as many as its widest code hashes side by side.
+const GATHER: usize = 16 << 10;
 
 /// A value with one canonical way of being hashed.
 pub trait ContentHash {
@@ -15,28 +24,33 @@ pub trait ContentHash {
 impl KeyHasher {
     /// Starts a key of the given type; `domain` names the type and its version, like `memobuild.step.exact.v1`.
     pub fn new(domain: &str) -> Self {
-        let mut hasher = Self(blake3::Hasher::new());
+        let mut hasher = Self { hasher: blake3::Hasher::new(), gathered: Vec::with_capacity(256) };
         hasher.bytes(domain.as_bytes());
         hasher
     }
 
     /// Feeds bytes whose number is the same for every value of the type.
     pub fn fixed(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.update(bytes);
+        if self.gathered.len() + bytes.len() > GATHER {
+            self.hasher.update(&self.gathered);
+            self.gathered.clear();
+        }
+        if bytes.len() > GATHER {
+            self.hasher.update(bytes);
+        } else {
+            self.gathered.extend_from_slice(bytes);
+        }
         self
     }
 
     /// Feeds bytes of any length.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.u64(bytes.len() as u64);
-        self.0.update(bytes);
-        self
+        self.u64(bytes.len() as u64).fixed(bytes)
     }
 
     /// Feeds an integer; also used for lengths and for the tags of enum variants.
     pub fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.update(&value.to_le_bytes());
-        self
+        self.fixed(&value.to_le_bytes())
     }
 
     /// Feeds any value that knows how.
@@ -47,7 +61,7 @@ impl KeyHasher {
 
     /// The raw 32 bytes.
     pub fn finish_bytes(&self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
+        *self.hasher.clone().update(&self.gathered).finalize().as_bytes()
     }
 
     /// The finished key.
@@ -149,5 +163,17 @@ mod tests {
     fn an_absent_value_differs_from_an_empty_one() {
         let hash = |v: &Option<String>| KeyHasher::new("t").value(v).finish();
         assert_ne!(hash(&None), hash(&Some(String::new())));
+    }
+
+    #[test]
+    fn gathering_changes_no_digest() {
+        let mut h = KeyHasher::new("t");
+        let mut all = [&1u64.to_le_bytes()[..], b"t"].concat();
+        for length in [0, 1, GATHER - 9, GATHER, 3, GATHER + 1, 7, 40_000, 100] {
+            let part: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            h.fixed(&part);
+            all.extend(part);
+            assert_eq!(h.finish_bytes(), *blake3::hash(&all).as_bytes(), "{length}");
+        }
     }
 }

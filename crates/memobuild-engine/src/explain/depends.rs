@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use memobuild_store::Store;
-use memobuild_tree::{facts::Look, path};
+use memobuild_tree::{
+    facts::{Look, Paths},
+    path,
+};
 
 use super::{
     copied,
@@ -158,13 +161,12 @@ fn seen_at(target: &str, at: &[u8]) -> String {
     }
 }
 
-fn touched(paths: &[(Box<[u8]>, Look)], glances: impl Iterator<Item = (bool, bool)>, wanted: &[u8]) -> Vec<Touched> {
+fn touched(paths: &Paths, glances: impl Iterator<Item = (bool, bool)>, wanted: &[u8]) -> Vec<Touched> {
     let mut out = Vec::new();
     let mut below = 0;
     let parent =
         wanted.iter().rposition(|b| *b == b'/').map_or(&b"/"[..], |slash| wanted.get(..slash.max(1)).unwrap_or(b"/"));
     for ((at, look), (absent, read)) in paths.iter().zip(glances) {
-        let at: &[u8] = at;
         if at == wanted {
             let looked = look.has(Look::NODE) || look.has(Look::OWNED) || look.has(Look::KIND) || look.has(Look::WHOLE);
             match (looked, absent, read) {

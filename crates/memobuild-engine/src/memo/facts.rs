@@ -3,9 +3,9 @@
 //!
 //! | namespace | key | value |
 //! |---|---|---|
-//! | `facts.sets.v1` | base key of the step | path sets, most recently useful first, each with the last result's key |
-//! | `facts.paths.v1` | digest of the path set | the path set, zstd |
-//! | `facts.result.v1` | strong key | the result, and what was found at each path, shortened, for explanations |
+//! | `facts.sets.v2` | base key of the step | path sets, most recently useful first, each with the last result's key |
+//! | `facts.paths.v2` | digest of the path set | the path set, zstd |
+//! | `facts.result.v2` | strong key | the result, and what was found at each path, shortened, for explanations |
 
 use std::{
     collections::HashMap,
@@ -20,9 +20,9 @@ use memobuild_tree::{
 
 use crate::EngineError;
 
-const SETS: &str = "facts.sets.v1";
-const PATHS: &str = "facts.paths.v1";
-const RESULTS: &str = "facts.result.v1";
+const SETS: &str = "facts.sets.v2";
+const PATHS: &str = "facts.paths.v2";
+const RESULTS: &str = "facts.result.v2";
 /// Version of the encodings below, and of what a step of the same definition yields.
 const VERSION: u8 = 2;
 /// Path sets kept for one step; the one that was of no use for the longest time goes first.
@@ -67,10 +67,7 @@ impl Sets {
             return Ok(Some(set.clone()));
         }
         let Some(bytes) = store.record_get(PATHS, &key_of(digest))? else { return Ok(None) };
-        let Some(set) = unpack(&bytes).and_then(|bytes| PathSet::decode(&bytes)) else { return Ok(None) };
-        if set.digest() != *digest {
-            return Ok(None);
-        }
+        let Some(set) = unpack(&bytes).and_then(|bytes| PathSet::decode(&bytes, digest)) else { return Ok(None) };
         let set = Arc::new(set);
         known().insert(*digest, set.clone());
         Ok(Some(set))

@@ -1,71 +1,6 @@
-//! Bytes of path sets and glances, as records keep them. Paths rise, so each is written as what it shares with the one
-//! before and what follows. Integers are LEB128.
+//! Bytes of glances, as records keep them.
 
-use super::{Glance, Look, PathSet};
-use crate::codec::{put_bytes, put_int};
-
-const VERSION: u8 = 1;
-/// More than any file system has in one step's sight; keeps damaged lengths from asking for memory.
-const MAX_PATHS: u64 = 50_000_000;
-
-impl PathSet {
-    /// The canonical bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        put_int(&mut out, self.trees.len() as u64);
-        for tree in &self.trees {
-            put_int(&mut out, tree.len() as u64);
-            let mut last: &[u8] = b"";
-            for (path, look) in tree {
-                let same = last.iter().zip(&**path).take_while(|(a, b)| a == b).count();
-                put_int(&mut out, same as u64);
-                put_bytes(&mut out, path.get(same..).unwrap_or_default());
-                out.push(look.0);
-                last = path;
-            }
-        }
-        out
-    }
-
-    /// Reads what [`PathSet::encode`] wrote; `None` for anything else. Whoever has the digest checks it.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = bytes.strip_prefix(&[VERSION])?;
-        let mut trees = Vec::new();
-        for _ in 0..int(&mut input).filter(|n| *n <= 4096)? {
-            let count = int(&mut input).filter(|n| *n <= MAX_PATHS)?;
-            let mut tree: Vec<(Box<[u8]>, Look)> = Vec::new();
-            let mut path = Vec::new();
-            for index in 0..count {
-                let same = usize::try_from(int(&mut input)?).ok().filter(|n| *n <= path.len())?;
-                let length = usize::try_from(int(&mut input)?).ok()?;
-                let (rest, after) = input.split_at_checked(length)?;
-                let (look, after) = after.split_first()?;
-                input = after;
-                path.truncate(same);
-                path.extend_from_slice(rest);
-                if index > 0 && tree.last().is_some_and(|(last, _)| **last >= *path) {
-                    return None;
-                }
-                tree.push((path.as_slice().into(), Look(*look)));
-            }
-            trees.push(tree);
-        }
-        input.is_empty().then_some(Self { trees })
-    }
-}
-
-fn int(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
+use super::Glance;
 
 impl Glance {
     /// Bytes of one.
@@ -104,22 +39,6 @@ impl Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Looks;
-
-    #[test]
-    fn path_sets_round_trip_and_damage_is_none() {
-        let mut looks = Looks::default();
-        for (path, look) in [("/", Look::NODE), ("/a", Look::LISTED), ("/a/bc", Look::NODE), ("/a/bd", Look::KIND)] {
-            looks.add(path.as_bytes(), look);
-        }
-        let set = PathSet::of(&[looks, Looks::default()]);
-        let bytes = set.encode();
-        assert_eq!(PathSet::decode(&bytes), Some(set));
-        for cut in 0..bytes.len() {
-            assert_eq!(PathSet::decode(&bytes[..cut]), None, "{cut}");
-        }
-        assert_eq!(PathSet::decode(&[bytes, vec![0]].concat()), None);
-    }
 
     #[test]
     fn glances_round_trip() {

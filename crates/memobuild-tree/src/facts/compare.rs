@@ -58,7 +58,7 @@ pub fn compare(set: &PathSet, old: &[(Glance, bool)], new: &[Glance]) -> Option<
             (_, 0) => BrokenHow::Disappeared,
             _ => BrokenHow::Kind,
         };
-        let look = if *read { look.with(Look::READ) } else { *look };
+        let look = if *read { look.with(Look::READ) } else { look };
         out.push(Broken { tree, path: path.to_vec(), look, how });
     }
     out.sort_by_key(|b| b.how == BrokenHow::Listing);

@@ -18,17 +18,14 @@ mod apply;
 mod codec;
 mod compare;
 mod observe;
+mod paths;
 
 pub use apply::cover;
 pub use compare::{Broken, BrokenHow, compare};
 pub use observe::{Glance, Observed};
+pub use paths::{PathSet, Paths};
 
 use std::collections::BTreeMap;
-
-use crate::{
-    digest::PathSetDigest,
-    hash::{ContentHash, KeyHasher},
-};
 
 /// How a path was looked at: a set of the kinds in the table above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -128,86 +125,5 @@ impl Looks {
     /// Whether nothing was looked at.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-/// Which paths of which trees are looked at, and how: without what was found there. The first tree is the step's root,
-/// the others are what it mounts, in order.
-///
-/// Invariant: paths rise strictly, and looks hold nothing that does not count in matching.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PathSet {
-    trees: Vec<Vec<(Box<[u8]>, Look)>>,
-}
-
-impl PathSet {
-    /// The path set of these looks.
-    pub fn of(looks: &[Looks]) -> Self {
-        let one = |looks: &Looks| {
-            let facts = looks.iter().map(|(path, look)| (path.into(), look.fact()));
-            facts.filter(|(_, look)| !look.is_empty()).collect()
-        };
-        Self { trees: looks.iter().map(one).collect() }
-    }
-
-    /// Of each tree the paths in byte order.
-    pub fn trees(&self) -> impl Iterator<Item = &[(Box<[u8]>, Look)]> {
-        self.trees.iter().map(Vec::as_slice)
-    }
-
-    /// How many paths in all.
-    pub fn len(&self) -> usize {
-        self.trees.iter().map(Vec::len).sum()
-    }
-
-    /// Whether nothing is looked at: what has no facts holds for any tree.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The name of this path set.
-    pub fn digest(&self) -> PathSetDigest {
-        let mut h = KeyHasher::new("memobuild.path-set.v1");
-        h.value(self);
-        PathSetDigest::from_bytes(h.finish_bytes())
-    }
-}
-
-impl ContentHash for PathSet {
-    fn hash(&self, h: &mut KeyHasher) {
-        h.u64(self.trees.len() as u64);
-        for tree in &self.trees {
-            h.u64(tree.len() as u64);
-            for (path, look) in tree {
-                h.bytes(path).u64(u64::from(look.0));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_set_holds_no_more_than_counts() {
-        let mut looks = Looks::default();
-        looks.add(b"/b", Look::KIND);
-        looks.add(b"/b", Look::NODE.with(Look::READ));
-        looks.add(b"/a", Look::LISTED);
-        looks.add(b"/c", Look::READ);
-        looks.add(b"/d", Look::WHOLE.with(Look::LISTED));
-        let set = PathSet::of(&[looks]);
-        let all: Vec<_> = set.trees().flatten().map(|(p, l)| (&**p, *l)).collect();
-        assert_eq!(all, [(&b"/a"[..], Look::LISTED), (b"/b", Look::NODE), (b"/d", Look::WHOLE)]);
-    }
-
-    #[test]
-    fn looks_of_another_tree_are_another_set() {
-        let mut looks = Looks::default();
-        looks.add(b"/b", Look::NODE);
-        let none = Looks::default();
-        let (a, b) = (PathSet::of(&[looks.clone(), none.clone()]), PathSet::of(&[none, looks]));
-        assert_ne!(a.digest(), b.digest());
     }
 }

@@ -56,7 +56,7 @@ impl<'t> Observed<'t> {
     /// The key of a result: what the step is, what it looked at, and what it found there. `None` if the path set is
     /// about other trees than these.
     pub fn strong_key(&self, weak: &KeyDigest, set: &PathSet) -> Option<KeyDigest> {
-        let mut h = KeyHasher::new("memobuild.step.strong.v1");
+        let mut h = KeyHasher::new("memobuild.step.strong.v2");
         h.value(weak).value(set);
         self.visit(set, &mut |tree, look, found| self.hash(&mut h, tree, look, found))?;
         Some(h.finish())
@@ -70,13 +70,13 @@ impl<'t> Observed<'t> {
     }
 
     fn visit(&self, set: &PathSet, visit: &mut dyn FnMut(usize, Look, Found<'t>)) -> Option<()> {
-        if set.trees.len() != self.trees.len() {
+        if set.tree_count() != self.trees.len() {
             return None;
         }
-        for (index, (paths, (tree, _))) in set.trees.iter().zip(&self.trees).enumerate() {
+        for (index, (paths, (tree, _))) in set.trees().zip(&self.trees).enumerate() {
             let mut walker = Walker::new(tree.root());
-            for (path, look) in paths {
-                visit(index, *look, walker.find(path));
+            for (path, look) in paths.iter() {
+                visit(index, look, walker.find(path));
             }
         }
         Some(())
