@@ -103,15 +103,26 @@ def fill(work):
     subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent", "--omit-lockfile-registry-resolved",
                     "--cache", str(work / "npm-cache")], cwd=npm, check=True)
     shutil.rmtree(npm / "node_modules")
+    # With an address and a digest npm takes a package from its cache by the digest, whichever registry it came from.
+    lock = npm / "package-lock.json"
+    locked = json.loads(lock.read_text())
+    for at, package in locked["packages"].items():
+        if at:
+            name = at.rpartition("node_modules/")[2]
+            file = f"{name.rpartition('/')[2]}-{package['version']}.tgz"
+            package["resolved"] = f"https://registry.npmjs.org/{name}/-/{file}"
+    lock.write_text(json.dumps(locked, indent=2))
     crate = work / "crate"
     (crate / "src").mkdir(parents=True)
     # Crates that old compilers take as well.
     (crate / "Cargo.toml").write_text('[package]\nname = "bench"\nversion = "1.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n'
                                       'itoa = "=1.0.1"\nryu = "=1.0.5"\nmemchr = "=2.4.1"\nsmallvec = "=1.8.0"\n')
     (crate / "src/main.rs").write_text("fn main() { println!(\"{}\", itoa::Buffer::new().format(7)); }\n")
-    config = subprocess.check_output(["cargo", "vendor", "-q", "vendor"], cwd=crate, text=True)
+    subprocess.run(["cargo", "vendor", "-q", "vendor"], cwd=crate, check=True, stdout=subprocess.DEVNULL)
+    # What cargo prints for it speaks of the registry that this machine is set up with.
     (crate / ".cargo").mkdir()
-    (crate / ".cargo/config.toml").write_text(config)
+    (crate / ".cargo/config.toml").write_text(
+        '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "vendor"\n')
     lock = crate / "Cargo.lock"
     lock.write_text(lock.read_text().replace("version = 4", "version = 3"))
 
