@@ -54,6 +54,10 @@ impl Contents for Served {
             .then(|| PathBuf::from(Store::blob_rel_path(digest)))
     }
 
+    fn native_above(&self) -> u64 {
+        memobuild_store::LARGE_FILE
+    }
+
     fn blobs_dir(&self) -> Option<&Path> {
         Some(&self.blobs)
     }
@@ -101,7 +105,7 @@ impl Bench {
 
     fn plain(&self, command: &str) -> f64 {
         let dir = self.work.join("plain");
-        let script = "mount -t overlay overlay -o lowerdir=\"$R\",upperdir=\"$D/u\",workdir=\"$D/w\" \"$D/m\" && \
+        let script = "mount -t overlay overlay -o lowerdir=\"$R\",upperdir=\"$D/u\",workdir=\"$D/w\",volatile \"$D/m\" && \
             mount --rbind /dev \"$D/m/dev\" && mount -t proc proc \"$D/m/proc\" && exec chroot \"$D/m\" /bin/sh -c \"$C\"";
         for name in ["u", "w", "m"] {
             fs::create_dir_all(dir.join(name)).unwrap();

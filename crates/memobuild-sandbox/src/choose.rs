@@ -16,6 +16,7 @@ use crate::{
     compose::{self, Lowers},
     contents::Contents,
     error::SandboxError,
+    fuse::sides::{Division, Serving, Side},
     ids::Ids,
     launch::{ServerHandle, Waiting},
     layout::{layers::Layers, roots::Roots},
@@ -203,11 +204,12 @@ fn probe(
         let chains: [Vec<Bytes>; 1] = [vec![lower.as_os_str().as_bytes().into()]];
         let shape = compose::shape(&step, &server.ids, kind == ModeKind::Traced);
         let room = room(run, dir.clone(), shape)?;
+        // Both sides, as a step with all that there can be has them.
+        let division = Division { small: u64::MAX, owners: server.ids.view() };
+        let data = datadir.then_some(lower.as_path());
+        let serving = Serving { sides: &[Side::Plain, Side::Rich], division, data };
         let mut spec = match kind {
-            ModeKind::Traced => {
-                let lowers = Lowers::Fuse { data: datadir.then_some(lower.as_path()) };
-                compose::spec(&step, &view, room, &server.ids, &lowers)?
-            }
+            ModeKind::Traced => compose::spec(&step, &view, room, &server.ids, &Lowers::Fuse(serving))?,
             ModeKind::Exact => compose::spec(&step, &view, room, &server.ids, &Lowers::LaidOut(&chains))?,
             ModeKind::Chroot => compose::chroot_spec(&step, &view, &dir, &server.ids, &lower)?,
         };
@@ -216,6 +218,7 @@ fn probe(
             spec: &spec,
             dir: &dir,
             trees: &view.trees,
+            serving: (kind == ModeKind::Traced).then_some(serving),
             before: &step.root,
             contents: &contents,
             output: &Silent,
@@ -254,6 +257,10 @@ impl Contents for NoContents {
 
     fn native(&self, _digest: &memobuild_tree::ContentDigest, _size: u64) -> Option<PathBuf> {
         None
+    }
+
+    fn native_above(&self) -> u64 {
+        u64::MAX
     }
 
     fn blobs_dir(&self) -> Option<&Path> {

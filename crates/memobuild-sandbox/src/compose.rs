@@ -6,6 +6,7 @@ use memobuild_tree::Meta;
 
 use crate::{
     error::SandboxError,
+    fuse::sides::{Serving, Side},
     harvest::walk::OWNER_XATTR,
     ids::{IdMap, Ids},
     served::{From, SYSTEM_DIRS, View},
@@ -19,8 +20,8 @@ const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 
 /// Where a step's trees lie: served, or laid out as chains of directories, uppermost first.
 pub(crate) enum Lowers<'a> {
-    /// Tree N is `fuse/N` in the step's tmpfs; large blobs are read from the given directory, if any.
-    Fuse { data: Option<&'a Path> },
+    /// Tree N is `rich/N` in the step's tmpfs, but the root is on the sides that are named.
+    Fuse(Serving<'a>),
     /// Tree N is the N-th chain.
     LaidOut(&'a [Vec<Bytes>]),
 }
@@ -123,14 +124,17 @@ pub(crate) fn chroot_spec(step: &Step, view: &View, dir: &Path, ids: &Ids, root:
 /// The spec of a step in the given room.
 pub(crate) fn spec(step: &Step, view: &View, room: Room, ids: &Ids, lowers: &Lowers<'_>) -> Result<Spec, SandboxError> {
     let data = match lowers {
-        Lowers::Fuse { data } => *data,
+        Lowers::Fuse(serving) => serving.data,
         Lowers::LaidOut(_) => None,
     };
     let bytes = |path: &Path| -> Bytes { path.as_os_str().as_bytes().into() };
     let in_memory = |name: String| -> Bytes { [&room.mem, b"/".as_slice(), name.as_bytes()].concat().into() };
     let tree_dirs = |tree: usize| -> Vec<Bytes> {
         match lowers {
-            Lowers::Fuse { .. } => vec![in_memory(format!("fuse/{tree}"))],
+            Lowers::Fuse(serving) if tree == 0 => {
+                serving.sides.iter().map(|side| in_memory(format!("{}/0", side.name()))).collect()
+            }
+            Lowers::Fuse(_) => vec![in_memory(format!("{}/{tree}", Side::Rich.name()))],
             Lowers::LaidOut(chains) => chains.get(tree).cloned().unwrap_or_default(),
         }
     };

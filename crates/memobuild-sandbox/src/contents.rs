@@ -27,6 +27,8 @@ pub trait Contents: Send + Sync {
     /// The path, relative to [`Contents::blobs_dir`], of a file on disk that holds exactly these bytes; `None` when
     /// there is none (small files in bundles). Must stay in place as long as a step runs.
     fn native(&self, digest: &ContentDigest, size: u64) -> Option<PathBuf>;
+    /// Files of at most so many bytes never have a path of their own.
+    fn native_above(&self) -> u64;
     /// The directory that [`Contents::native`] paths start from. Absolute.
     fn blobs_dir(&self) -> Option<&Path>;
     /// Takes a harvested file of at most [`crate::Outcome::SMALL_FILE`] bytes.

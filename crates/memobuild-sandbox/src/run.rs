@@ -16,7 +16,11 @@ use crate::{
     channel::{self, Receiver},
     contents::Contents,
     error::SandboxError,
-    fuse::{Export, Served, Server, recorder::Recorder},
+    fuse::{
+        Export, Served, Server,
+        recorder::Recorder,
+        sides::{Serving, Side},
+    },
     harvest::assemble::{Assembled, Assembler, Clock},
     launch::{Leaving, Running, ServerHandle},
     spec::{Event, Spec},
@@ -30,6 +34,8 @@ pub(crate) struct Job<'a> {
     pub(crate) dir: &'a Path,
     /// Trees to serve, the root first; unused where trees are laid out.
     pub(crate) trees: &'a [Tree],
+    /// How they are served; `None` where trees are laid out.
+    pub(crate) serving: Option<Serving<'a>>,
     /// The tree that the diff is against.
     pub(crate) before: &'a Tree,
     pub(crate) contents: &'a Arc<dyn Contents>,
@@ -199,14 +205,24 @@ impl Driver<'_> {
         let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match event {
             Event::Fuse {} => {
-                let device = descriptors.into_iter().next();
-                let device = device.ok_or_else(|| SandboxError::Helper("no FUSE device came".into()))?;
-                let native = self.job.spec.data.is_some();
-                let exports = self.job.trees.iter().enumerate();
-                let exports =
-                    exports.map(|(n, tree)| Export { tree: tree.clone(), native: native && n == 0 }).collect();
+                let Some(serving) = self.job.serving else {
+                    return Err(SandboxError::Helper("a FUSE device that nobody asked for".into()));
+                };
+                let both = [Side::Plain, Side::Rich];
+                if descriptors.len() != both.len() {
+                    return Err(SandboxError::Helper("other than two FUSE devices came".into()));
+                }
+                let exports = self.job.trees.iter().enumerate().map(|(number, tree)| Export {
+                    tree: tree.clone(),
+                    native: number == 0 && serving.data.is_some(),
+                    division: (number == 0 && serving.sides.contains(&Side::Plain)).then_some(serving.division),
+                });
+                let exports: Vec<Export> = exports.collect();
+                // A device that is closed takes its mount with it.
+                let wanted = |side: Side| serving.sides.contains(&side) || side == Side::Rich && exports.len() > 1;
+                let devices = both.into_iter().zip(descriptors).filter(|(side, _)| wanted(*side)).collect();
                 let served = Served { exports, owners: self.owners };
-                let started = Server::start(device, served, self.job.contents, &self.recorder);
+                let started = Server::start(devices, served, self.job.contents, &self.recorder);
                 self.files = Some(started.map_err(|e| SandboxError::Serving(e.to_string()))?);
             }
             Event::Started {} => return Err(SandboxError::Helper("an unexpected message".into())),

@@ -15,6 +15,7 @@ use crate::{
     compose::{self, Lowers},
     contents::Contents,
     error::SandboxError,
+    fuse::sides::Serving,
     launch::ServerHandle,
     mode::{Mode, ModeChoice, ModeKind},
     run::{Job, Ran, run},
@@ -148,11 +149,12 @@ fn with_sockets(step: &Step, dir: &Path, server: &ServerHandle) -> Result<(Step,
 }
 
 impl Call<'_> {
-    fn job<'a>(&'a self, spec: &'a Spec, dir: &'a Path, view: &'a View) -> Job<'a> {
+    fn job<'a>(&'a self, spec: &'a Spec, dir: &'a Path, view: &'a View, serving: Option<Serving<'a>>) -> Job<'a> {
         Job {
             spec,
             dir,
             trees: &view.trees,
+            serving,
             before: &self.step.root,
             contents: self.contents,
             output: self.output,
@@ -173,8 +175,13 @@ impl Call<'_> {
         let (step, _proxies) = with_sockets(self.step, &dir, server)?;
         let view = View::of(&step)?;
         let chains;
-        let lowers = if traced {
-            Lowers::Fuse { data: self.contents.blobs_dir().filter(|_| chosen.datadir && !step.see_reads) }
+        let serving = traced.then(|| {
+            let data = self.contents.blobs_dir().filter(|_| chosen.datadir && !step.see_reads);
+            let root = view.trees.first().unwrap_or(&step.root);
+            Serving::of(root.root(), server.ids.view(), data, &**self.contents)
+        });
+        let lowers = if let Some(serving) = serving {
+            Lowers::Fuse(serving)
         } else {
             chains = self.chains(&view, &dir)?;
             Lowers::LaidOut(&chains)
@@ -182,7 +189,7 @@ impl Call<'_> {
         let spec = compose::spec(&step, &view, room, &server.ids, &lowers)?;
         let running = waiting.begin(&spec)?;
         chosen.make_spare(shape)?;
-        let mut outcome = run(server, running, &self.job(&spec, &dir, &view))?.outcome;
+        let mut outcome = run(server, running, &self.job(&spec, &dir, &view, serving))?.outcome;
         if let Some(root) = outcome.looks.first_mut() {
             root.merge(&view.looked);
         }
@@ -224,7 +231,7 @@ impl Call<'_> {
         let root = self.chosen.roots.take(server, composite, targets, &**self.contents)?;
         let spec = compose::chroot_spec(step, &view, dir, &server.ids, &root.dir)?;
         let running = server.make_ready(None)?.begin(&spec)?;
-        let Ran { outcome, touched } = run(server, running, &self.job(&spec, dir, &view))?;
+        let Ran { outcome, touched } = run(server, running, &self.job(&spec, dir, &view, None))?;
         if outcome.exit.success() {
             let after = outcome.diff.apply(&step.root).map_err(|e| SandboxError::Helper(e.to_string()))?;
             root.settle(&outcome.diff, &after, &touched)?;

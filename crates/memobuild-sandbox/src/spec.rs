@@ -11,7 +11,7 @@ pub(crate) struct Room {
     /// The step's own scratch directory; exists and is empty. Gets `upper` and `work`.
     pub(crate) dir: Bytes,
     /// A directory over which the step mounts a tmpfs that nobody else sees. All that need not lie on a disk is there:
-    /// `fuse`, `side`, `root`, and `proc`, `sys` and `dev` until they are moved into the root.
+    /// `plain`, `rich`, `side`, `root`, and `proc`, `sys` and `dev` until they are moved into the root.
     pub(crate) mem: Bytes,
     /// What is made ready.
     pub(crate) shape: Shape,
@@ -21,7 +21,7 @@ wire!(struct Room { dir, mem, shape });
 /// What rooms differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Whether the lower sides come from FUSE, mounted at `mem/fuse` and served by the other end.
+    /// Whether the lower sides come from FUSE, mounted at `mem/plain` and `mem/rich` and served by the other end.
     pub(crate) fuse: bool,
     /// Whether the step gets a network of its own, with nothing but a loopback device.
     pub(crate) no_network: bool,
@@ -139,7 +139,7 @@ wire!(enum Begin { 0 => Step {} });
 /// What the sandbox's processes say to each other, each in one message of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The FUSE device comes with this message.
+    /// The FUSE devices come with this message: the plain side's, the rich side's.
     Fuse {},
     /// Ids are to be mapped; or, with the filter's descriptor, the command has one.
     Started {},

@@ -17,10 +17,12 @@ pub mod facts;
 pub mod hash;
 mod node;
 pub mod path;
+mod summary;
 mod tree;
 
 pub use diff::{ApplyError, Change, Diff, DirChange};
 pub use digest::{BundleId, ContentDigest, FullDigest, KeyDigest, LinkId, PathSetDigest, Sha256Digest, TreeDigest};
 pub use hash::{ContentHash, KeyHasher};
 pub use node::{Dir, File, Kind, Meta, Mtime, Node, Special, SpecialKind, Symlink, Xattrs};
+pub use summary::{Marks, Summary};
 pub use tree::{Entry, ResolveError, Resolved, Seen, Tree};

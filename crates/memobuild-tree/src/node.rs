@@ -8,6 +8,7 @@ use std::{
 use crate::{
     digest::{ContentDigest, FullDigest, LinkId, TreeDigest},
     hash::{ContentHash, KeyHasher},
+    summary::Summary,
 };
 
 /// A modification time.
@@ -154,7 +155,7 @@ struct Digests {
     identity: TreeDigest,
     full: FullDigest,
     /// Whether any file below has several names.
-    links: bool,
+    summary: Summary,
 }
 
 impl Clone for Dir {
@@ -326,9 +327,9 @@ impl Dir {
         self.digests().full
     }
 
-    /// Whether any file in it or below belongs to a group of hard links.
-    pub fn has_links(&self) -> bool {
-        self.digests().links
+    /// What is true of all that is in it and below.
+    pub fn summary(&self) -> Summary {
+        self.digests().summary
     }
 
     fn digests(&self) -> Digests {
@@ -343,15 +344,10 @@ impl Dir {
                 }
                 h.finish_bytes()
             };
-            let linked = |node: &Node| match node {
-                Node::Dir(dir) => dir.has_links(),
-                Node::File(file) => file.link.is_some(),
-                _ => false,
-            };
             Digests {
                 identity: TreeDigest::from_bytes(digest("memobuild.dir.identity.v1", false)),
                 full: FullDigest::from_bytes(digest("memobuild.dir.full.v1", true)),
-                links: self.entries.values().any(linked),
+                summary: Summary::of(self),
             }
         })
     }

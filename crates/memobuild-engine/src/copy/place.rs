@@ -123,7 +123,7 @@ impl Copier<'_> {
     }
 
     fn whole_dir(&mut self, dir: &Arc<Dir>, target: &[u8], top: bool) -> Result<(), PlaceError> {
-        if self.attributes.changes_nothing() && !has_links(dir) && self.editor.get(target).is_none() {
+        if self.attributes.changes_nothing() && !dir.summary().links && self.editor.get(target).is_none() {
             self.editor.put_new_tree(target, dir);
             return Ok(());
         }
@@ -195,12 +195,4 @@ impl Copier<'_> {
 
 fn join(at: &[u8], name: &[u8]) -> Vec<u8> {
     if at == b"/" { [b"/", name].concat() } else { [at, b"/", name].concat() }
-}
-
-fn has_links(dir: &Dir) -> bool {
-    dir.entries().values().any(|node| match node {
-        Node::Dir(dir) => has_links(dir),
-        Node::File(file) => file.link.is_some(),
-        _ => false,
-    })
 }

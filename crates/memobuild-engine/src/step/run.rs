@@ -247,6 +247,10 @@ impl Contents for StepContents {
         Some(PathBuf::from(Store::blob_rel_path(digest)))
     }
 
+    fn native_above(&self) -> u64 {
+        memobuild_store::LARGE_FILE
+    }
+
     fn blobs_dir(&self) -> Option<&Path> {
         Some(&self.blobs)
     }

@@ -9,7 +9,10 @@ use std::{
 use fuser::{FileAttr, FileType, INodeNo};
 use memobuild_tree::{LinkId, Meta, Node, SpecialKind, Tree};
 
-use super::recorder::Place;
+use super::{
+    recorder::Place,
+    sides::{Division, Side},
+};
 
 /// A tree to serve.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub(crate) struct Export {
     pub(crate) tree: Tree,
     /// Whether it is the lower side of an overlay that reads large blobs natively.
     pub(crate) native: bool,
+    /// How it is divided, if it is served on both sides. Others are served whole on the rich one.
+    pub(crate) division: Option<Division>,
 }
 
 /// How owners look inside of the step.
@@ -50,13 +55,22 @@ pub(super) struct Known {
     pub(super) tree: u32,
 }
 
+/// A name in a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Child {
+    pub(super) number: u64,
+    /// Whether it was looked up under this name.
+    pub(super) looked_up: bool,
+}
+
 /// All nodes known so far. Numbers start at 1, the root above all exported trees.
 #[derive(Debug)]
 pub(super) struct Nodes {
     exports: Vec<Export>,
     owners: OwnerView,
     known: Vec<Known>,
-    by_name: HashMap<(u64, Arc<[u8]>), u64>,
+    /// Of each directory the children that have numbers.
+    children: HashMap<u64, HashMap<Arc<[u8]>, Child>>,
     by_link: HashMap<(u32, LinkId), u64>,
     link_counts: Vec<OnceLock<HashMap<LinkId, u32>>>,
     started: SystemTime,
@@ -72,7 +86,7 @@ impl Nodes {
             exports,
             owners,
             known: vec![root],
-            by_name: HashMap::new(),
+            children: HashMap::new(),
             by_link: HashMap::new(),
             link_counts,
             started: SystemTime::now(),
@@ -96,36 +110,59 @@ impl Nodes {
         self.exports.get(tree as usize).is_some_and(|e| e.native)
     }
 
-    /// The number of a child; `None` if there is none. Children of the top are the exported trees, by number.
-    pub(super) fn child(&mut self, parent: u64, name: &[u8]) -> Option<u64> {
-        if let Some(number) = self.by_name.get(&(parent, name.into())) {
-            return Some(*number);
+    /// A child; `None` if there is none. Children of the top are the exported trees, by number.
+    pub(super) fn child(&mut self, parent: u64, name: &[u8]) -> Option<&mut Child> {
+        // Found twice, since what is returned in one branch would stay borrowed in the other.
+        if !self.children.get(&parent).is_some_and(|children| children.contains_key(name)) {
+            let (name, node, tree) = if parent == ROOT {
+                let tree: u32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+                let export = self.exports.get(tree as usize)?;
+                (name.into(), Node::Dir(export.tree.root().clone()), tree)
+            } else {
+                let parent = self.get(parent)?;
+                let (name, node) = parent.node.as_dir()?.entries().get_key_value(name)?;
+                (name.clone(), node.clone(), parent.tree)
+            };
+            let number = self.number(node, tree);
+            self.children.entry(parent).or_default().insert(name, Child { number, looked_up: false });
         }
-        let (node, tree) = if parent == ROOT {
-            let tree: u32 = std::str::from_utf8(name).ok()?.parse().ok()?;
-            let export = self.exports.get(tree as usize)?;
-            (Node::Dir(export.tree.root().clone()), tree)
-        } else {
-            let parent = self.get(parent)?;
-            (parent.node.as_dir()?.get(name)?.clone(), parent.tree)
-        };
+        self.children.get_mut(&parent)?.get_mut(name)
+    }
+
+    /// A number for a node; names of one file share theirs.
+    fn number(&mut self, node: Node, tree: u32) -> u64 {
         let link = match &node {
             Node::File(file) => file.link.map(|link| (tree, link)),
             _ => None,
         };
-        let number = match link.and_then(|link| self.by_link.get(&link)) {
-            Some(number) => *number,
-            None => {
-                self.known.push(Known { node, tree });
-                let number = self.known.len() as u64;
-                if let Some(link) = link {
-                    self.by_link.insert(link, number);
-                }
-                number
-            }
-        };
-        self.by_name.insert((parent, name.into()), number);
-        Some(number)
+        if let Some(number) = link.and_then(|link| self.by_link.get(&link)) {
+            return *number;
+        }
+        self.known.push(Known { node, tree });
+        let number = self.known.len() as u64;
+        if let Some(link) = link {
+            self.by_link.insert(link, number);
+        }
+        number
+    }
+
+    /// Whether a tree's root is to be found on a side.
+    pub(super) fn has_root(&self, side: Side, tree: u32) -> bool {
+        side == Side::Rich || self.division(tree).is_some()
+    }
+
+    /// Whether a node below a tree's root is to be found on a side.
+    pub(super) fn is_on(&self, side: Side, tree: u32, node: &Node) -> bool {
+        match (self.division(tree), side) {
+            (None, side) => side == Side::Rich,
+            (Some(division), Side::Rich) => division.is_rich(node),
+            (Some(division), Side::Plain) => node.as_dir().is_some() || !division.is_rich(node),
+        }
+    }
+
+    /// How a tree is divided, if it is.
+    pub(super) fn division(&self, tree: u32) -> Option<Division> {
+        self.exports.get(tree as usize)?.division
     }
 
     /// How many names a file has in its tree. Counted once, when the first file of a group is looked at.

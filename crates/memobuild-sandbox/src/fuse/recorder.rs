@@ -3,11 +3,13 @@
 //! Each name is looked up once: the kernel remembers what it was told, absent names included. So recording starts with
 //! the mount, before the step's command; what set-up looks at counts as well, since the command would not ask again.
 //! Where the records might not cover all that was seen, they say so ([`Recorder::complete`]).
+//!
+//! While the step runs a look-up is only noted down, which it waits for; paths are made of the notes at the end.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -29,7 +31,7 @@ pub(crate) struct Place {
 /// What is told about a step's look-ups. Called from the server's threads.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    state: Mutex<State>,
+    notes: Mutex<Notes>,
     lookups: AtomicU64,
     absent: AtomicU64,
     reads: AtomicU64,
@@ -38,70 +40,120 @@ pub(crate) struct Recorder {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// One for each served tree.
-    looks: Vec<Looks>,
-    /// The paths by which each node was reached: one for directories, several for files with several names.
-    paths: HashMap<u64, Vec<Arc<[u8]>>>,
+struct Notes {
+    /// Roots of trees that were entered.
+    roots: Vec<Place>,
+    /// Look-ups, in order.
+    lookups: Vec<LookUp>,
+    /// The names that were looked up, one after another.
+    names: Vec<u8>,
+    /// Nodes that have a path, by number.
+    known: Vec<bool>,
+    /// Looks at nodes that were looked up before.
+    marks: HashMap<u64, Look>,
 }
 
-impl State {
-    fn add(&mut self, tree: u32, path: &[u8], look: Look) {
-        let tree = tree as usize;
-        if self.looks.len() <= tree {
-            self.looks.resize_with(tree + 1, Looks::default);
+#[derive(Debug)]
+struct LookUp {
+    parent: Place,
+    /// Where its name ends; it begins where that of the look-up before ends.
+    end: usize,
+    /// What was found.
+    node: Option<u64>,
+}
+
+impl Notes {
+    fn is_known(&self, node: u64) -> bool {
+        usize::try_from(node).is_ok_and(|node| self.known.get(node).copied().unwrap_or_default())
+    }
+
+    fn make_known(&mut self, node: u64) {
+        let Ok(node) = usize::try_from(node) else { return };
+        if self.known.len() <= node {
+            self.known.resize(node + 1, false);
         }
-        if let Some(looks) = self.looks.get_mut(tree) {
-            looks.add(path, look);
+        if let Some(known) = self.known.get_mut(node) {
+            *known = true;
         }
     }
 
-    /// Adds a look at all known paths of a node; false if it has none.
-    fn mark(&mut self, place: Place, look: Look) -> bool {
-        let Some(paths) = self.paths.get(&place.node).cloned() else { return false };
-        paths.iter().for_each(|path| self.add(place.tree, path, look));
-        true
+    /// Adds a look at a node; false if it has no path.
+    fn mark(&mut self, node: u64, look: Look) -> bool {
+        let mark = self.marks.entry(node).or_default();
+        *mark = mark.with(look);
+        self.is_known(node)
+    }
+
+    /// The looks at each of so many trees.
+    fn looks(&self, trees: usize) -> Vec<Looks> {
+        let mut all: Vec<Vec<(Box<[u8]>, Look)>> = Vec::new();
+        all.resize_with(trees, Vec::new);
+        let mut add = |tree: u32, path: &[u8], node: Option<u64>| {
+            let mark = node.and_then(|node| self.marks.get(&node)).copied().unwrap_or_default();
+            if let Some(looks) = all.get_mut(tree as usize) {
+                looks.push((path.into(), Look::NODE.with(mark)));
+            }
+        };
+        // The first path by which a node was reached; all that matters of a directory, which has only one.
+        let mut paths: HashMap<u64, Box<[u8]>> = HashMap::new();
+        for root in &self.roots {
+            add(root.tree, b"/", Some(root.node));
+            paths.insert(root.node, b"/".as_slice().into());
+        }
+        let mut begin = 0;
+        for LookUp { parent, end, node } in &self.lookups {
+            let name = self.names.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            let above = paths.get(&parent.node).map(|path| &**path).unwrap_or_default();
+            let path = match above {
+                b"/" => [b"/", name].concat(),
+                above => [above, b"/", name].concat(),
+            };
+            add(parent.tree, &path, *node);
+            if let Some(node) = node {
+                paths.entry(*node).or_insert_with(|| path.into());
+            }
+        }
+        all.into_iter().map(Looks::gather).collect()
     }
 }
 
 impl Recorder {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A served tree's root was entered.
     pub(crate) fn entered(&self, root: Place) {
-        let mut state = self.state();
-        state.paths.insert(root.node, vec![b"/".as_slice().into()]);
-        state.add(root.tree, b"/", Look::NODE);
+        let mut notes = self.notes();
+        if !notes.is_known(root.node) {
+            notes.make_known(root.node);
+            notes.roots.push(root);
+        }
     }
 
     /// A name was looked up in a directory: what stands there, with its number, or nothing.
     pub(crate) fn looked_up(&self, parent: Place, name: &[u8], found: Option<(u64, &Node)>) {
         let counter = if found.is_some() { &self.lookups } else { &self.absent };
         counter.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state();
-        let Some(above) = state.paths.get(&parent.node).and_then(|paths| paths.first()) else {
-            drop(state);
+        let mut notes = self.notes();
+        if !notes.is_known(parent.node) {
+            drop(notes);
             return self.unsure();
-        };
-        let path = match &**above {
-            b"/" => [b"/", name].concat(),
-            above => [above, b"/", name].concat(),
-        };
-        state.add(parent.tree, &path, Look::NODE);
-        if let Some((number, _)) = found {
-            let known = state.paths.entry(number).or_default();
-            if !known.iter().any(|p| **p == *path) {
-                known.push(path.into());
-            }
+        }
+        notes.names.extend_from_slice(name);
+        let end = notes.names.len();
+        let node = found.map(|(number, _)| number);
+        notes.lookups.push(LookUp { parent, end, node });
+        if let Some(node) = node {
+            notes.make_known(node);
         }
     }
 
     /// A file's bytes were read.
     pub(crate) fn read(&self, file: Place) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if !self.state().mark(file, Look::READ) {
+        if !self.notes().mark(file.node, Look::READ) {
             self.unsure();
         }
     }
@@ -109,7 +161,7 @@ impl Recorder {
     /// A directory was listed.
     pub(crate) fn listed(&self, dir: Place) {
         self.listings.fetch_add(1, Ordering::Relaxed);
-        if !self.state().mark(dir, Look::LISTED) {
+        if !self.notes().mark(dir.node, Look::LISTED) {
             self.unsure();
         }
     }
@@ -126,9 +178,7 @@ impl Recorder {
 
     /// The looks at each of so many trees, taken out of here.
     pub(crate) fn take(&self, trees: usize) -> Vec<Looks> {
-        let mut looks = std::mem::take(&mut self.state().looks);
-        looks.resize_with(trees, Looks::default);
-        looks
+        std::mem::take(&mut *self.notes()).looks(trees)
     }
 
     /// How much was looked at.
@@ -145,6 +195,8 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use memobuild_tree::{ContentDigest, File, Meta, Mtime};
 

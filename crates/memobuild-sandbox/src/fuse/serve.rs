@@ -22,16 +22,18 @@ use std::{
 };
 
 use fuser::{
-    Config, Errno, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, Session, SessionACL, WriteFlags,
+    Config, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, Session, SessionACL, WriteFlags,
 };
 use memobuild_tree::{ContentDigest, File, Node};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
+    eager::Eagerness,
     nodes::{Export, Known, Nodes, OwnerView},
     recorder::Recorder,
+    sides::Side,
 };
 use crate::{
     contents::{Contents, ReadAt},
@@ -53,6 +55,7 @@ const MAX_XATTR: usize = 65536;
 /// What the serving threads and the thread that runs the step share.
 struct Shared {
     nodes: Mutex<Nodes>,
+    eagerness: Mutex<Eagerness>,
     open: Mutex<HashMap<ContentDigest, Arc<dyn ReadAt>>>,
     contents: Arc<dyn Contents>,
     recorder: Arc<Recorder>,
@@ -171,7 +174,19 @@ fn reply_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
     }
 }
 
-struct Answers(Arc<Shared>);
+/// One mount's answers.
+struct Answers {
+    shared: Arc<Shared>,
+    side: Side,
+}
+
+impl Answers {
+    /// Whether what is asked of this mount is on record: of a tree that both sides serve, the plain one is asked first
+    /// and for every name.
+    fn records(&self, nodes: &Nodes, tree: u32) -> bool {
+        self.side == Side::Plain || nodes.division(tree).is_none()
+    }
+}
 
 impl Filesystem for Answers {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -181,6 +196,7 @@ impl Filesystem for Answers {
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_MAX_PAGES
+            | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_NO_EXPORT_SUPPORT;
         for flag in wanted.iter() {
             // Older kernels lack some; all work without.
@@ -190,36 +206,49 @@ impl Filesystem for Answers {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let mut nodes = lock(&self.0.nodes);
-        let number = nodes.child(parent.0, name.as_bytes());
-        match number {
-            Some(number) if Nodes::is_top(parent.0) => self.0.recorder.entered(nodes.place(number)),
-            None if Nodes::is_top(parent.0) => {}
-            number => {
-                let node = number.and_then(|n| Some((n, &nodes.get(n)?.node)));
-                self.0.recorder.looked_up(nodes.place(parent.0), name.as_bytes(), node);
+        let (shared, name) = (&self.shared, name.as_bytes());
+        let mut nodes = lock(&shared.nodes);
+        let top = Nodes::is_top(parent.0);
+        let child = nodes.child(parent.0, name).map(|child| *child);
+        let place = nodes.place(parent.0);
+        let known = child.and_then(|child| nodes.get(child.number));
+        let here = known.filter(|known| match top {
+            true => nodes.has_root(self.side, known.tree),
+            false => nodes.is_on(self.side, known.tree, &known.node),
+        });
+        let found = child.zip(known).map(|(child, known)| (child.number, &known.node));
+        let (is_here, leaf_here) = (here.is_some(), here.is_some_and(|known| known.node.as_dir().is_none()));
+        if top {
+            if let (Some(child), Some(_)) = (child, here) {
+                shared.recorder.entered(nodes.place(child.number));
+            }
+        } else if leaf_here || self.records(&nodes, place.tree) {
+            shared.recorder.looked_up(place, name, found);
+            if let Some(child) = nodes.child(parent.0, name) {
+                child.looked_up = true;
+                lock(&shared.eagerness).looked_up(parent.0);
             }
         }
-        match number.map(|n| nodes.attr(n)) {
+        match child.filter(|_| is_here).map(|child| nodes.attr(child.number)) {
             Some(Some(attr)) => reply.entry(&FOREVER, &attr, Generation(0)),
             // Node 0 with a long life: the kernel remembers that there is nothing.
             None => match nodes.attr(parent.0) {
                 Some(attr) => reply.entry(&FOREVER, &fuser::FileAttr { ino: INodeNo(0), ..attr }, Generation(0)),
-                None => reply.error(self.0.fail(format!("the kernel looked into unknown node {parent:?}"))),
+                None => reply.error(shared.fail(format!("the kernel looked into unknown node {parent:?}"))),
             },
-            Some(None) => reply.error(self.0.fail(format!("node {number:?} was lost"))),
+            Some(None) => reply.error(shared.fail(format!("a child of node {parent:?} was lost"))),
         }
     }
 
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        match lock(&self.0.nodes).attr(number.0) {
+        match lock(&self.shared.nodes).attr(number.0) {
             Some(attr) => reply.attr(&FOREVER, &attr),
-            None => reply.error(self.0.fail(format!("the kernel asked for unknown node {number:?}"))),
+            None => reply.error(self.shared.fail(format!("the kernel asked for unknown node {number:?}"))),
         }
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
-        match self.0.known(number).map(|k| k.node) {
+        match self.shared.known(number).map(|k| k.node) {
             Ok(Node::Symlink(link)) => reply.data(&link.target),
             Ok(_) => reply.error(Errno::EINVAL),
             Err(e) => reply.error(e),
@@ -245,10 +274,10 @@ impl Filesystem for Answers {
         _lock: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let bytes = self.0.known(number).and_then(|known| match &known.node {
+        let bytes = self.shared.known(number).and_then(|known| match &known.node {
             Node::File(file) => {
-                self.0.recorder.read(lock(&self.0.nodes).place(number.0));
-                self.0.read(file, offset, size)
+                self.shared.recorder.read(lock(&self.shared.nodes).place(number.0));
+                self.shared.read(file, offset, size)
             }
             _ => Err(Errno::EISDIR),
         });
@@ -258,49 +287,67 @@ impl Filesystem for Answers {
         }
     }
 
-    fn readdir(
+    fn readdirplus(
         &self,
         _request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        mut reply: ReplyDirectoryPlus,
     ) {
-        let dir = match self.0.known(number).map(|k| k.node) {
+        let shared = &self.shared;
+        let dir = match shared.known(number).map(|k| k.node) {
             Ok(Node::Dir(dir)) => dir,
             Ok(_) => return reply.error(Errno::ENOTDIR),
             Err(e) => return reply.error(e),
         };
-        let mut nodes = lock(&self.0.nodes);
-        if offset == 0 && !Nodes::is_top(number.0) {
-            self.0.recorder.listed(nodes.place(number.0));
+        let mut nodes = lock(&shared.nodes);
+        let place = nodes.place(number.0);
+        let recorded = !Nodes::is_top(number.0) && self.records(&nodes, place.tree);
+        let mut eagerness = lock(&shared.eagerness);
+        let eager = recorded && eagerness.listing(number.0, offset == 0);
+        if offset == 0 && recorded {
+            shared.recorder.listed(place);
         }
+        let Some(own) = nodes.attr(number.0) else {
+            return reply.error(shared.fail(format!("node {number:?} was lost")));
+        };
         for (index, name) in [b".".as_slice(), b".."].into_iter().enumerate().skip(offset as usize) {
-            if reply.add(number, index as u64 + 1, FileType::Directory, OsStr::from_bytes(name)) {
+            let name = OsStr::from_bytes(name);
+            if reply.add(number, index as u64 + 1, name, &FOREVER, &own, Generation(0)) {
                 return reply.ok();
             }
         }
         for (index, (name, node)) in dir.entries().iter().enumerate().skip(offset.saturating_sub(2) as usize) {
-            let kind = match node {
-                Node::Dir(_) => FileType::Directory,
-                Node::File(_) => FileType::RegularFile,
-                Node::Symlink(_) => FileType::Symlink,
-                Node::Special(special) => match special.kind {
-                    memobuild_tree::SpecialKind::Fifo => FileType::NamedPipe,
-                    memobuild_tree::SpecialKind::Char => FileType::CharDevice,
-                    memobuild_tree::SpecialKind::Block => FileType::BlockDevice,
-                },
-            };
-            let Some(child) = nodes.child(number.0, name) else { continue };
-            if reply.add(INodeNo(child), index as u64 + 3, kind, OsStr::from_bytes(name)) {
+            if !nodes.is_on(self.side, place.tree, node) {
+                continue;
+            }
+            let Some(child) = nodes.child(number.0, name).copied() else { continue };
+            let Some(attr) = nodes.attr(child.number) else { continue };
+            // What has no life must be looked up before it is used, and then it is recorded.
+            let told = child.looked_up || eager;
+            let life = if told { FOREVER } else { Duration::ZERO };
+            let at = OsStr::from_bytes(name);
+            if reply.add(INodeNo(child.number), index as u64 + 3, at, &life, &attr, Generation(0)) {
                 break;
+            }
+            if !told {
+                eagerness.listed();
+            } else if !child.looked_up {
+                if let Some(child) = nodes.child(number.0, name) {
+                    child.looked_up = true;
+                }
+                shared.recorder.looked_up(place, name, Some((child.number, node)));
             }
         }
         reply.ok();
     }
 
     fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.0.known(number).map(|known| self.0.xattr(&known, name.as_bytes())) {
+        if self.side == Side::Plain {
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.shared.known(number).map(|known| self.shared.xattr(&known, name.as_bytes())) {
             Ok(Some(value)) => reply_xattr(reply, &value, size),
             Ok(None) => reply.error(Errno::ENODATA),
             Err(e) => reply.error(e),
@@ -308,7 +355,7 @@ impl Filesystem for Answers {
     }
 
     fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.0.known(number).map(|known| self.0.xattr_names(&known)) {
+        match self.shared.known(number).map(|known| self.shared.xattr_names(&known)) {
             Ok(list) => reply_xattr(reply, &list, size),
             Err(e) => reply.error(e),
         }
@@ -332,23 +379,23 @@ impl Filesystem for Answers {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn removexattr(&self, _request: &Request, _number: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn mkdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn create(
@@ -361,7 +408,7 @@ impl Filesystem for Answers {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 
     fn write(
@@ -376,19 +423,19 @@ impl Filesystem for Answers {
         _lock: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(self.0.refuse());
+        reply.error(self.shared.refuse());
     }
 }
 
 /// A running server.
 pub(crate) struct Server {
     shared: Arc<Shared>,
-    thread: JoinHandle<io::Result<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("thread", &self.thread).finish_non_exhaustive()
+        f.debug_struct("Server").field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
@@ -401,15 +448,16 @@ pub(crate) struct Served {
 }
 
 impl Server {
-    /// Serves on a FUSE device that is mounted already, until it is unmounted.
+    /// Serves on FUSE devices that are mounted already, until they are unmounted.
     pub(crate) fn start(
-        device: OwnedFd,
+        devices: Vec<(Side, OwnedFd)>,
         served: Served,
         contents: &Arc<dyn Contents>,
         recorder: &Arc<Recorder>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             nodes: Mutex::new(Nodes::new(served.exports, served.owners)),
+            eagerness: Mutex::default(),
             open: Mutex::default(),
             contents: contents.clone(),
             recorder: recorder.clone(),
@@ -417,17 +465,21 @@ impl Server {
             ended: AtomicBool::new(false),
             alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let ours = shared.clone();
-        let thread = std::thread::Builder::new().name("memobuild-fuse".into()).spawn(move || {
-            let mut config = Config::default();
-            config.n_threads = Some(THREADS);
-            let session = Session::from_fd(Answers(ours.clone()), device, SessionACL::All, config);
-            let result = session.and_then(Session::run);
-            ours.ended.store(true, Ordering::SeqCst);
-            ours.raise();
-            result
-        })?;
-        Ok(Self { shared, thread })
+        let mut threads = Vec::new();
+        for (side, device) in devices {
+            let shared = shared.clone();
+            threads.push(std::thread::Builder::new().name("memobuild-fuse".into()).spawn(move || {
+                let mut config = Config::default();
+                config.n_threads = Some(THREADS);
+                let answers = Answers { shared: shared.clone(), side };
+                let session = Session::from_fd(answers, device, SessionACL::All, config);
+                let result = session.and_then(Session::run);
+                shared.ended.store(true, Ordering::SeqCst);
+                shared.raise();
+                result
+            })?);
+        }
+        Ok(Self { shared, threads })
     }
 
     /// Readable when a failure was noted or the server ended.
@@ -447,16 +499,19 @@ impl Server {
         lock(&self.shared.failure).clone()
     }
 
-    /// Waits for the threads, once the mount is gone.
+    /// Waits for the threads, once the mounts are gone.
     pub(crate) fn join(self) -> Result<(), String> {
-        let result = self.thread.join();
+        let results: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         if let Some(why) = lock(&self.shared.failure).take() {
             return Err(why);
         }
-        match result {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err("a file server thread panicked".to_owned()),
+        for result in results {
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return Err(e.to_string()),
+                Err(_) => return Err("a file server thread panicked".to_owned()),
+            }
         }
+        Ok(())
     }
 }

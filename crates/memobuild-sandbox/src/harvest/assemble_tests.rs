@@ -17,6 +17,10 @@ impl Contents for Kept {
         None
     }
 
+    fn native_above(&self) -> u64 {
+        u64::MAX
+    }
+
     fn blobs_dir(&self) -> Option<&Path> {
         None
     }

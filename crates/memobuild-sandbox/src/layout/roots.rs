@@ -285,6 +285,10 @@ impl Contents for WithSide<'_> {
         self.contents.native(digest, size)
     }
 
+    fn native_above(&self) -> u64 {
+        self.contents.native_above()
+    }
+
     fn blobs_dir(&self) -> Option<&Path> {
         self.contents.blobs_dir()
     }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     channel,
+    fuse::sides::Side,
     harvest::walk::OPAQUE,
     spec::{Event, Room, Source, Spec},
     sys,
@@ -86,7 +87,7 @@ pub(super) fn prepare(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .during(|| "making mounts private".into())?;
     attach_at(&mounts::tmpfs(0o755, None, NOSUID | NODEV)?, &room.mem)?;
-    for name in ["fuse", "side", "side/empty", "root"].iter().chain(&SYSTEM_DIRS) {
+    for name in ["plain", "rich", "side", "side/empty", "root"].iter().chain(&SYSTEM_DIRS) {
         mkdir(&in_memory(room, name))?;
     }
     if room.shape.fuse {
@@ -154,9 +155,17 @@ pub(super) fn overlay(spec: &Spec) -> Result<(), Failure> {
     attach_at(&overlay, &in_memory(room, "root"))
 }
 
-/// The device must be opened in the namespace that mounts it. No descriptor of it stays here: the server's death must
-/// be the mount's.
+/// Mounts both sides and hands their devices over. No descriptor of them stays here: the server's death must be the
+/// mounts'.
 fn mount_fuse(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    let devices = [Side::Plain, Side::Rich].map(|side| mount_side(room, side));
+    let [plain, rich] = devices;
+    channel::send(socket, &Event::Fuse {}, &[plain?.as_fd(), rich?.as_fd()])
+        .during(|| "handing the FUSE devices over".into())
+}
+
+/// The device must be opened in the namespace that mounts it.
+fn mount_side(room: &Room, side: Side) -> Result<OwnedFd, Failure> {
     use std::os::fd::AsRawFd;
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening /dev/fuse".into())?;
@@ -165,10 +174,10 @@ fn mount_fuse(room: &Room, socket: BorrowedFd<'_>) -> Result<(), Failure> {
         device.as_raw_fd()
     );
     let options = std::ffi::CString::new(options).unwrap_or_default();
-    let at = in_memory(room, "fuse");
+    let at = in_memory(room, side.name());
     rustix::mount::mount("memobuild", OsStr::from_bytes(&at), "fuse", MountFlags::RDONLY, options.as_c_str())
         .during(|| "mounting FUSE".into())?;
-    channel::send(socket, &Event::Fuse {}, &[device.as_fd()]).during(|| "handing the FUSE device over".into())
+    Ok(device)
 }
 
 fn side_files(spec: &Spec) -> Result<(), Failure> {

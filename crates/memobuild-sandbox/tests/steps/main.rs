@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod basics;
+mod looks;
 mod mounts;
 mod ownership;
 mod robust;
@@ -34,7 +35,7 @@ fn main() {
 }
 
 fn everywhere() -> Lists {
-    vec![basics::TESTS, mounts::TESTS]
+    vec![basics::TESTS, looks::TESTS, mounts::TESTS]
 }
 
 fn confined() -> Lists {
@@ -59,8 +60,9 @@ fn trials(prefix: &str, mode: ModeChoice, lists: Lists) -> Vec<Trial> {
 fn as_user(kind: &str) -> Vec<Trial> {
     let mut lists = confined();
     lists.push(if kind == "user" { ownership::SINGLE } else { ownership::TRUE });
-    let mut all = trials(&format!("{kind}::"), ModeChoice::Traced, lists.clone());
-    all.extend(trials(&format!("{kind}::"), ModeChoice::Exact, lists.clone()));
+    let mut all = trials(&format!("{kind}::"), ModeChoice::Exact, lists.clone());
+    lists.push(looks::TRACED);
+    all.extend(trials(&format!("{kind}::"), ModeChoice::Traced, lists));
     all
 }
 
@@ -84,7 +86,7 @@ fn as_root() -> Vec<Trial> {
         let mut lists = confined();
         lists.extend([ownership::TRUE, robust::TESTS]);
         if *mode == ModeChoice::Traced {
-            lists.extend([robust::TRACED, robust::ROOT]);
+            lists.extend([robust::TRACED, robust::ROOT, looks::TRACED]);
         }
         all.extend(trials("", *mode, lists));
     }

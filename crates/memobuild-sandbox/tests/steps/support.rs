@@ -92,6 +92,10 @@ impl Contents for Store {
         (size > Outcome::SMALL_FILE).then(|| digest.hex().into())
     }
 
+    fn native_above(&self) -> u64 {
+        Outcome::SMALL_FILE
+    }
+
     fn blobs_dir(&self) -> Option<&Path> {
         Some(&self.blobs)
     }

@@ -97,6 +97,19 @@ impl Looks {
         }
     }
 
+    /// Looks in any order, the same path any number of times.
+    pub fn gather(mut all: Vec<(Box<[u8]>, Look)>) -> Self {
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all.dedup_by(|(path, look), (first, known)| {
+            let same = path == first;
+            if same {
+                *known = known.with(*look);
+            }
+            same
+        });
+        Self(all.into_iter().collect())
+    }
+
     /// Adds all of another's.
     pub fn merge(&mut self, other: &Self) {
         other.iter().for_each(|(path, look)| self.add(path, look));

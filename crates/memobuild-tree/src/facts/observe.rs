@@ -163,7 +163,7 @@ impl<'t> Observed<'t> {
 
 /// Counts the names of all files of groups, walking only where there are any.
 pub(crate) fn count_links(dir: &Dir, counts: &mut HashMap<LinkId, u32>) {
-    if !dir.has_links() {
+    if !dir.summary().links {
         return;
     }
     for node in dir.entries().values() {
