@@ -8,9 +8,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed benchmark ends")]
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -106,7 +107,7 @@ impl Bench {
     fn plain(&self, command: &str) -> f64 {
         let dir = self.work.join("plain");
         let script = "mount -t overlay overlay -o lowerdir=\"$R\",upperdir=\"$D/u\",workdir=\"$D/w\",volatile \"$D/m\" && \
-            mount --rbind /dev \"$D/m/dev\" && mount -t proc proc \"$D/m/proc\" && exec chroot \"$D/m\" /bin/sh -c \"$C\"";
+            mount --rbind /dev \"$D/m/dev\" && mount -t proc proc \"$D/m/proc\" && chroot \"$D/m\" /bin/sh -c \"$C\" && echo the-end";
         for name in ["u", "w", "m"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
@@ -115,9 +116,12 @@ impl Bench {
         let mut command_line = Command::new("unshare");
         command_line.args(["--mount", "--pid", "--uts", "--ipc", "--fork", "sh", "-c", script]).env_clear();
         command_line.env("R", &self.root).env("D", &dir).env("C", command).env("PATH", path).env("HOME", "/root");
-        let output = command_line.output().unwrap();
+        // As with the sandbox, the time ends with the command, not with the taking down of its mounts.
+        let mut child = command_line.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ended = lines.any(|line| line.unwrap() == "the-end");
         let time = begin.elapsed();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(ended && child.wait().unwrap().success(), "{command}");
         fs::remove_dir_all(&dir).unwrap();
         time.as_secs_f64() * 1000.0
     }
