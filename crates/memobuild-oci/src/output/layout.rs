@@ -96,9 +96,11 @@ fn write_dir(store: &Store, image: &OutputImage, dir: &Path) -> Result<(), Outpu
         if fs::metadata(&to).is_ok_and(|m| fs::metadata(&path).is_ok_and(|n| m.len() == n.len())) {
             continue;
         }
-        let temporary = tempfile::NamedTempFile::new_in(&target).map_err(error(&to))?;
-        // The system's own copy shares the bytes where the file system can.
-        fs::copy(&path, temporary.path()).map_err(error(&to))?;
+        let mut temporary = tempfile::NamedTempFile::new_in(&target).map_err(error(&to))?;
+        // Within the kernel, which shares the bytes where the file system can. Not `fs::copy`: it cuts the file to
+        // nothing first, after which ext4 writes all of it to the disk before it is closed.
+        let copied = File::open(&path).and_then(|mut from| io::copy(&mut from, temporary.as_file_mut()));
+        copied.map_err(error(&to))?;
         fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o644)).map_err(error(&to))?;
         temporary.persist(&to).map_err(|e| OutputError::Io { path: to.clone(), source: e.error })?;
     }
