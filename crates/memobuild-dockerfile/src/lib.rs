@@ -20,6 +20,7 @@ mod lines;
 pub mod lint;
 mod mounts;
 mod parse;
+pub mod path;
 pub mod ports;
 mod raw;
 pub mod span;

@@ -79,7 +79,7 @@ fn decide(dir: &std::path::Path, base: &KeyDigest, weak: &KeyDigest, tree: &Tree
     let begin = Instant::now();
     let known = known(&store, base).unwrap();
     let observed = Observed::new([tree]);
-    let hit = search(&store, &Sets::default(), base, &known, weak, &observed, |_, _| Ok(Some(()))).unwrap();
+    let hit = search(&store, &Sets::default(), base, &known, &|_| *weak, &observed, |_, _| Ok(Some(()))).unwrap();
     assert!(hit.is_none());
     begin.elapsed().as_secs_f64() * 1000.0
 }

@@ -10,8 +10,9 @@
 //!
 //! Never in a key: proxy settings, values of secrets, contents of cache mounts, labels, the place in the Dockerfile.
 //! After `--no-cache` a RUN's keys are made of another digest in the definition's place (`memo::renewal`), and under
-//! `stat=kind` of [`base`]. An exact key is made of a definition key and the identities of the input trees ([`exact`]). A result found by facts
-//! has a strong key over [`weak`], its path set and what is found there.
+//! `stat=kind` of [`base`]. An exact key is made of a definition key and the identities of the input trees ([`exact`]).
+//! A result found by facts has a strong key over [`weak`], the order in which its files were written ([`ordered`]), its
+//! path set and what is found there.
 
 use memobuild_plan::model::{Chmod, Copy, CopySource, Mkdir, Mount, MountKind, Network, Run, Sharing, Unpack};
 use memobuild_sandbox::OwnershipClass;
@@ -164,6 +165,10 @@ pub(crate) enum Level {
 }
 
 /// Where a step's path sets are listed. Under `stat=kind` results have other facts, which hold for such steps alone.
+pub(crate) fn ordered(weak: &KeyDigest, order: &KeyDigest) -> KeyDigest {
+    KeyHasher::new("memobuild.step.ordered.v1").value(weak).value(order).finish()
+}
+
 pub(crate) fn base(definition: &KeyDigest, stat_kind: bool) -> KeyDigest {
     KeyHasher::new("memobuild.step.base.v1").value(definition).value(&stat_kind).finish()
 }

@@ -11,7 +11,7 @@ use std::{
 
 use memobuild_dockerfile::Diagnostic;
 use memobuild_observe::{FailureKind, StepOutcome, TraceEvent};
-use memobuild_plan::model::{CopySource, MountKind, Op, Step, StepId};
+use memobuild_plan::model::{CopySource, MountKind, Op, Plan, Step, StepId};
 use memobuild_tree::codec;
 
 use crate::{
@@ -42,6 +42,20 @@ pub(crate) fn inputs(step: &Step) -> BTreeSet<StepId> {
             CopySource::Inline { .. } => None,
         })),
         _ => {}
+    }
+    out
+}
+
+/// Of each step all that it stands on, directly or not.
+pub(crate) fn above(plan: &Plan) -> Vec<BTreeSet<StepId>> {
+    let mut out: Vec<BTreeSet<StepId>> = Vec::new();
+    // Inputs stand before their users in the plan.
+    for step in &plan.steps {
+        let mut above = inputs(step);
+        for input in above.clone() {
+            above.extend(out.get(input.0).into_iter().flatten());
+        }
+        out.push(above);
     }
     out
 }

@@ -18,6 +18,7 @@ use crate::{
     contexts::Contexts,
     history::{self, BuildRecord, Outcome, Seen},
     memo::facts::{Known, Sets},
+    schedule,
 };
 
 /// Builds looked back at for explanations.
@@ -46,6 +47,8 @@ pub(crate) struct Session<'a> {
     /// Why a content of a base image could not be fetched.
     fetch_failure: Arc<Mutex<Option<EngineError>>>,
     _providers: Vec<Provided>,
+    /// Of each step all that it stands on, directly or not.
+    above: Vec<BTreeSet<StepId>>,
     /// Builds before this one, newest first.
     earlier: OnceLock<Vec<BuildRecord>>,
     planned: OnceLock<Vec<StepReport>>,
@@ -98,6 +101,7 @@ impl<'a> Session<'a> {
             set_aside_before: store.set_aside_count(),
             fetch_failure,
             _providers: providers,
+            above: schedule::above(plan),
             earlier: OnceLock::new(),
             planned: OnceLock::new(),
             defined: OnceLock::new(),
@@ -106,6 +110,12 @@ impl<'a> Session<'a> {
 
     pub(crate) fn emit(&self, event: TraceEvent) {
         self.observer.event(event);
+    }
+
+    /// All that a step stands on, directly or not.
+    pub(crate) fn above(&self, step: StepId) -> &BTreeSet<StepId> {
+        static NONE: BTreeSet<StepId> = BTreeSet::new();
+        self.above.get(step.0).unwrap_or(&NONE)
     }
 
     /// Whether a step must run again because of its files' times. Each does so once in a build at most.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::compile::Compiled;
 use super::gomatch::{BadPattern, Token};
-use super::read::clean;
+use crate::path::clean;
 
 /// Compiled ignore patterns.
 #[derive(Clone, Debug, Default)]

@@ -1,5 +1,7 @@
 //! Reading `.dockerignore`.
 
+use crate::path::clean;
+
 /// The patterns of an ignore file: comments and blank lines dropped, blanks trimmed, paths
 /// cleaned, leading slashes removed. Bytes that are not UTF-8 become replacement characters.
 pub fn read_patterns(text: &[u8]) -> Vec<String> {
@@ -32,51 +34,9 @@ pub fn read_patterns(text: &[u8]) -> Vec<String> {
     patterns
 }
 
-/// Go's `filepath.Clean` for slash-separated paths.
-pub(crate) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
-                }
-                _ if rooted => {}
-                _ => parts.push(".."),
-            },
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cleans_as_go_does() {
-        for (path, want) in [
-            ("", "."),
-            ("a//b/", "a/b"),
-            ("./a/./b", "a/b"),
-            ("a/../b", "b"),
-            ("a/..", "."),
-            ("../a", "../a"),
-            ("/../a", "/a"),
-            ("/", "/"),
-            ("../../x/..", "../.."),
-        ] {
-            assert_eq!(clean(path), want, "{path}");
-        }
-    }
 
     #[test]
     fn reads_lines() {

@@ -32,6 +32,29 @@ pub(crate) enum Pick {
     },
 }
 
+impl Selected {
+    /// Tells of all that is taken and no directory, with its path in the source tree.
+    pub(crate) fn walk(&self, visit: &mut dyn FnMut(&[u8], &Node)) {
+        fn node(at: &[u8], found: &Node, visit: &mut dyn FnMut(&[u8], &Node)) {
+            match found {
+                Node::Dir(dir) => {
+                    dir.entries().iter().for_each(|(name, child)| node(&path::join(at, name), child, visit))
+                }
+                leaf => visit(at, leaf),
+            }
+        }
+        fn pick(at: &[u8], picked: &Pick, visit: &mut dyn FnMut(&[u8], &Node)) {
+            match picked {
+                Pick::Whole(found) => node(at, found, visit),
+                Pick::Part { children, .. } => {
+                    children.iter().for_each(|(name, child)| pick(&path::join(at, name), child, visit));
+                }
+            }
+        }
+        pick(&self.path, &self.pick, visit);
+    }
+}
+
 impl ContentHash for Pick {
     fn hash(&self, h: &mut KeyHasher) {
         match self {

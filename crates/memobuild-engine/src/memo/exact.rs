@@ -8,7 +8,7 @@ use crate::EngineError;
 
 /// Version of the encoding below and of the semantics of step results: raised whenever a step of the same definition
 /// could yield something else than before.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const RESULTS: &str = "result";
 const SEEN: &str = "seen";
 
@@ -23,14 +23,18 @@ pub(crate) struct Memo {
     pub(crate) created: i64,
     /// How long that took, in milliseconds.
     pub(crate) millis: u64,
-    /// What it is by its facts, where those are known: for explanations, never for a hit.
+    /// What it is by its facts, where those are known.
     pub(crate) seen: Option<Known>,
+    /// The changes below, and the order of the files that it looked at (`step::past`). Where the former are others now,
+    /// the latter must be the same.
+    pub(crate) past: KeyDigest,
+    pub(crate) order: KeyDigest,
 }
 
 impl Memo {
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION, u8::from(self.bundle.is_some()) | u8::from(self.seen.is_some()) << 1];
-        out.extend_from_slice(self.identity.as_bytes());
+        out.extend([self.identity.as_bytes(), self.past.as_bytes(), self.order.as_bytes()].into_iter().flatten());
         out.extend_from_slice(&self.created.to_le_bytes());
         out.extend_from_slice(&self.millis.to_le_bytes());
         out.extend(self.bundle.iter().flat_map(|b| b.as_bytes()));
@@ -42,6 +46,8 @@ impl Memo {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[version, has], rest) = bytes.split_first_chunk::<2>()?;
         let (identity, rest) = rest.split_first_chunk::<32>()?;
+        let (past, rest) = rest.split_first_chunk::<32>()?;
+        let (order, rest) = rest.split_first_chunk::<32>()?;
         let (created, rest) = rest.split_first_chunk::<8>()?;
         let (millis, mut rest) = rest.split_first_chunk::<8>()?;
         let mut take = |wanted: bool| -> Option<Option<[u8; 32]>> {
@@ -63,6 +69,8 @@ impl Memo {
             created: i64::from_le_bytes(*created),
             millis: u64::from_le_bytes(*millis),
             seen,
+            past: KeyDigest::from_bytes(*past),
+            order: KeyDigest::from_bytes(*order),
         })
     }
 }
@@ -105,7 +113,9 @@ mod tests {
         let known = Known { set: PathSetDigest::from_bytes([5; 32]), last: KeyDigest::from_bytes([6; 32]) };
         let bundle = Some(BundleId::from_bytes([7; 32]));
         for (bundle, seen) in [(None, None), (bundle, None), (None, Some(known)), (bundle, Some(known))] {
-            let memo = Memo { bundle, identity: TreeDigest::from_bytes([9; 32]), created: -5, millis: 77, seen };
+            let (past, order) = (KeyDigest::from_bytes([3; 32]), KeyDigest::from_bytes([4; 32]));
+            let identity = TreeDigest::from_bytes([9; 32]);
+            let memo = Memo { bundle, identity, created: -5, millis: 77, seen, past, order };
             let bytes = memo.encode();
             assert_eq!(Memo::decode(&bytes), Some(memo));
             for cut in 0..bytes.len() {

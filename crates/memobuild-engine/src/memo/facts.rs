@@ -3,9 +3,9 @@
 //!
 //! | namespace | key | value |
 //! |---|---|---|
-//! | `facts.sets.v2` | base key of the step | path sets, most recently useful first, each with the last result's key |
-//! | `facts.paths.v2` | digest of the path set | the path set, zstd |
-//! | `facts.result.v2` | strong key | the result, and what was found at each path, shortened, for explanations |
+//! | `facts.sets.v3` | base key of the step | path sets, most recently useful first, each with the last result's key |
+//! | `facts.paths.v3` | digest of the path set | the path set, zstd |
+//! | `facts.result.v3` | strong key | the result, and what was found at each path, shortened, for explanations |
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,11 @@ use memobuild_tree::{
 
 use crate::EngineError;
 
-const SETS: &str = "facts.sets.v2";
-const PATHS: &str = "facts.paths.v2";
-const RESULTS: &str = "facts.result.v2";
+const SETS: &str = "facts.sets.v3";
+const PATHS: &str = "facts.paths.v3";
+const RESULTS: &str = "facts.result.v3";
 /// Version of the encodings below, and of what a step of the same definition yields.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Path sets kept for one step; the one that was of no use for the longest time goes first.
 const MAX_SETS: usize = 24;
 /// The longest path set or list of glances that is unpacked, in bytes.
@@ -133,7 +133,8 @@ pub struct Match<T> {
     pub accepted: T,
 }
 
-/// Looks for a result whose facts hold in these trees, path set after path set; `weak` is what it depends on besides.
+/// Looks for a result whose facts hold in these trees, path set after path set; `weak` is what it depends on besides,
+/// the order of the path set's files included.
 /// The first that is accepted is taken, and its path set preferred from then on.
 ///
 /// # Errors
@@ -143,13 +144,13 @@ pub fn search<T>(
     sets: &Sets,
     base: &KeyDigest,
     known: &[Known],
-    weak: &KeyDigest,
+    weak: &dyn Fn(&PathSet) -> KeyDigest,
     observed: &Observed<'_>,
     accept: impl Fn(&KeyDigest, &Found) -> Result<Option<T>, EngineError>,
 ) -> Result<Option<Match<T>>, EngineError> {
     for Known { set: digest, .. } in known {
         let Some(set) = sets.get(store, digest)? else { continue };
-        let Some(strong) = observed.strong_key(weak, &set) else { continue };
+        let Some(strong) = observed.strong_key(&weak(&set), &set) else { continue };
         let Some(found) = find(store, &strong)? else { continue };
         if let Some(accepted) = accept(&strong, &found)? {
             prefer(store, base, Known { set: *digest, last: strong })?;

@@ -32,6 +32,16 @@ pub(super) struct Prepared {
     sources: Vec<Source>,
 }
 
+impl Prepared {
+    /// Of each source that is a path what is selected.
+    pub(super) fn selected(&self) -> impl Iterator<Item = &[Selected]> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Tree { selected, .. } => Some(selected.as_slice()),
+            Source::Inline { .. } => None,
+        })
+    }
+}
+
 enum Source {
     Tree { from: StepId, selected: Vec<Selected>, unpack: Unpack },
     Inline { name: String, content: Arc<[u8]> },

@@ -9,6 +9,7 @@ use super::{
     Committed, Executed, Miss, Prepared, Values, copy,
     facts::{self, Recorded},
     inputs, lookup, mkdir, now_secs, order,
+    past::{self, Past},
     run::{self, Ran},
 };
 use crate::{
@@ -38,7 +39,7 @@ pub(crate) fn execute(
     let parent = inputs::parent(step, values)?;
     if waited
         && !miss.replace
-        && let Some((value, memo)) = lookup::find(session, step, &parent, &miss.keys, &mut false)?
+        && let Some((value, memo)) = lookup::find(session, step, &parent, values, &miss.keys, &mut None)?
     {
         return Ok(Executed::Done(value, memo.seen));
     }
@@ -101,18 +102,26 @@ fn record(
     if !sound {
         return Ok((value, None));
     }
-    let mut memo = Memo { bundle, identity: value.identity(), created, millis, seen: None };
+    let past = past::digest(session, step, values);
+    let mut memo = Memo { bundle, identity: value.identity(), created, millis, seen: None, past, order: past };
+    let mut ordered = false;
     if let (Some(facts), Some(looks)) = (&miss.facts, &looks) {
         let found = Found { bundle, created, millis, glances: Vec::new() };
-        match facts.record(session, step, values, looks, found, miss.replace)? {
-            Recorded::Ours(known) => memo.seen = Some(known),
+        // The same COPY with other times takes the place of one whose times are out of order.
+        let replace = miss.replace || matches!(step.op, Op::Copy(_));
+        match facts.record(session, step, values, looks, found, replace)? {
+            Recorded::Ours(known, order) => (memo.seen, memo.order, ordered) = (Some(known), order, true),
             Recorded::First(first) => {
                 // Another process ran the same at the same time: everybody goes on from what it recorded.
                 memo = first.memo();
                 value = first.value;
+                ordered = true;
             }
             Recorded::Not => {}
         }
+    }
+    if !ordered {
+        memo.order = Past::of(session, step, values)?.order(session, step, values, None)?;
     }
     exact::record(session.store, &miss.keys, &memo)?;
     if let Some((definition, renewed)) = &miss.renewed {

@@ -9,7 +9,11 @@ use memobuild_tree::{
     facts::{Broken, Look, Looks, Observed, PathSet, compare},
 };
 
-use super::{Values, fresh, inputs, value};
+use super::{
+    Values, fresh, inputs,
+    past::{self, Past},
+    value,
+};
 use crate::{
     EngineError,
     keys::{self, Who},
@@ -36,12 +40,17 @@ pub(super) struct Hit {
     created: i64,
     millis: u64,
     known: Known,
+    past: KeyDigest,
+    order: KeyDigest,
 }
 
 impl Hit {
     /// The same as a result under exact keys.
     pub(super) fn memo(&self) -> Memo {
+        let Self { past, order, .. } = *self;
         Memo {
+            past,
+            order,
             bundle: self.value.change.map(|(bundle, _)| bundle),
             identity: self.value.identity(),
             created: self.created,
@@ -53,8 +62,8 @@ impl Hit {
 
 /// What became of a result that was to be recorded.
 pub(super) enum Recorded {
-    /// It is there now.
-    Ours(Known),
+    /// It is there now; with the order of the files that it looked at.
+    Ours(Known, KeyDigest),
     /// Another process was first with the same facts: its result is to be used instead.
     First(Hit),
     /// Facts can't be told.
@@ -126,15 +135,29 @@ impl Facts {
         let Some(root) = trees.first() else { return Ok(None) };
         let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
         let observed = Observed::new(&trees);
+        let passes_on = |found: &Found| match &step.op {
+            Op::Copy(copy) => past::passes_on(session, copy, values, found.bundle),
+            _ => Ok(true),
+        };
         let accept = |strong: &KeyDigest, found: &Found| match fresh(session, step, found.created) {
+            true if !passes_on(found)? => Ok(None),
             true => apply(session, root, found, strong),
             false => Ok(None),
         };
-        let hit = facts::search(store, &session.path_sets, &self.base, &known, &weak, &observed, accept)?;
-        Ok(hit.map(|hit| {
-            session.emit(TraceEvent::CacheHit { step: step.id.0, key: hit.strong.hex() });
-            let known = Known { set: hit.set, last: hit.strong };
-            Hit { value: hit.accepted, created: hit.found.created, millis: hit.found.millis, known }
+        let past = Past::of(session, step, values)?;
+        let order = |set: &PathSet| past.of_set(session, &observed, set);
+        let ordered = |set: &PathSet| keys::ordered(&weak, &order(set));
+        let hit = facts::search(store, &session.path_sets, &self.base, &known, &ordered, &observed, accept)?;
+        let Some(hit) = hit else { return Ok(None) };
+        session.emit(TraceEvent::CacheHit { step: step.id.0, key: hit.strong.hex() });
+        let Some(set) = session.path_sets.get(store, &hit.set)? else { return Ok(None) };
+        Ok(Some(Hit {
+            value: hit.accepted,
+            created: hit.found.created,
+            millis: hit.found.millis,
+            known: Known { set: hit.set, last: hit.strong },
+            past: past::digest(session, step, values),
+            order: order(&set),
         }))
     }
 
@@ -154,6 +177,9 @@ impl Facts {
         let looks = mutation::dropped(looks, &trees);
         let set = PathSet::of(&looks);
         let observed = Observed::new(&trees);
+        let past = Past::of(session, step, values)?;
+        let order = past.of_set(session, &observed, &set);
+        let weak = keys::ordered(&weak, &order);
         let (Some(strong), Some(glances)) = (observed.strong_key(&weak, &set), observed.glances(&set)) else {
             return Ok(Recorded::Not);
         };
@@ -164,12 +190,13 @@ impl Facts {
         result.glances = glances.into_iter().zip(read).collect();
         let known = Known { set: set.digest(), last: strong };
         if facts::put(session.store, &self.base, &strong, &set, &result, replace)? {
-            return Ok(Recorded::Ours(known));
+            return Ok(Recorded::Ours(known, order));
         }
         let Some(first) = facts::find(session.store, &strong)? else { return Ok(Recorded::Not) };
         let value = apply(session, root, &first, &strong)?;
         Ok(value.map_or(Recorded::Not, |value| {
-            Recorded::First(Hit { value, created: first.created, millis: first.millis, known })
+            let past = past::digest(session, step, values);
+            Recorded::First(Hit { value, created: first.created, millis: first.millis, known, past, order })
         }))
     }
 

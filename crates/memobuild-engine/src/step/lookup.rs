@@ -7,7 +7,7 @@ use memobuild_observe::TraceEvent;
 use memobuild_plan::model::{Op, Step};
 use memobuild_tree::{KeyDigest, TreeDigest};
 
-use super::{Learnt, Lookup, Miss, Prepared, Values, Why, copy, facts::Facts, fresh, inputs, reason};
+use super::{Learnt, Lookup, Miss, Prepared, Values, Why, copy, facts::Facts, fresh, inputs, past, reason};
 use crate::{
     EngineError,
     history::FoundBy,
@@ -16,6 +16,15 @@ use crate::{
     session::Session,
     value::{Source, Value},
 };
+
+/// Why a result that is there is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is older than it may be.
+    Expired,
+    /// The files that the step looks at are written in another order.
+    Reordered,
+}
 
 pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Result<Lookup, EngineError> {
     let epoch = session.commit_epoch;
@@ -54,8 +63,8 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
         let Memo { created, millis, seen, .. } = *memo;
         Lookup::Hit(value, Box::new(Learnt { found: Some(found), created, millis, seen, ..learnt.clone() }))
     };
-    let mut expired = false;
-    if !replace && let Some((value, memo)) = find(session, step, &parent, &keys, &mut expired)? {
+    let mut refused = None;
+    if !replace && let Some((value, memo)) = find(session, step, &parent, values, &keys, &mut refused)? {
         return Ok(hit(value, FoundBy::Exact, &memo));
     }
     let (parts, prepared) = match &step.op {
@@ -69,7 +78,7 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
     let second = keys::exact(&definition, Level::Parts, &parts);
     if parts != trees {
         keys.push(second);
-        if !replace && let Some((value, memo)) = find_memo(session, step, &parent, &second, &mut expired)? {
+        if !replace && let Some((value, memo)) = find_memo(session, step, &parent, values, &second, &mut refused)? {
             exact::record(session.store, keys.get(..1).unwrap_or_default(), &memo)?;
             return Ok(hit(value, FoundBy::Parts, &memo));
         }
@@ -83,10 +92,12 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
         exact::record(session.store, &keys, &memo)?;
         return Ok(hit(found.value, FoundBy::Facts, &memo));
     }
-    let why = match (step.ignore_cache, forced, expired) {
+    let expired = refused == Some(Refused::Expired);
+    let why = match (step.ignore_cache, forced, refused) {
         (true, ..) => Why::new(true, "the cache is not to be used for it"),
         (_, true, _) => Why::new(true, "files of a step before it are newer now, and a later step compares times"),
-        (_, _, true) => Why::new(true, "its result is older than its max-age"),
+        (_, _, Some(Refused::Expired)) => Why::new(true, "its result is older than its max-age"),
+        (_, _, Some(Refused::Reordered)) => Why::new(true, "the order in which its files were written changed"),
         _ => why(session, step, &definition, &parts, facts.as_ref(), values)?,
     };
     let learnt = Learnt { why, ..learnt };
@@ -107,24 +118,44 @@ pub(super) fn find(
     session: &Session<'_>,
     step: &Step,
     parent: &Arc<Value>,
+    values: &Values,
     keys: &[KeyDigest],
-    expired: &mut bool,
+    refused: &mut Option<Refused>,
 ) -> Result<Option<(Arc<Value>, Memo)>, EngineError> {
     let Some(key) = keys.last() else { return Ok(None) };
-    find_memo(session, step, parent, key, expired)
+    find_memo(session, step, parent, values, key, refused)
 }
 
 fn find_memo(
     session: &Session<'_>,
     step: &Step,
     parent: &Arc<Value>,
+    values: &Values,
     key: &KeyDigest,
-    expired: &mut bool,
+    refused: &mut Option<Refused>,
 ) -> Result<Option<(Arc<Value>, Memo)>, EngineError> {
     let found = exact::find(session.store, key)?;
-    *expired |= found.is_some_and(|memo| !fresh(session, step, memo.created));
     let id = step.id.0;
-    Ok(match found.filter(|memo| fresh(session, step, memo.created)) {
+    let mut found = match found {
+        Some(memo) if !fresh(session, step, memo.created) => {
+            *refused = Some(Refused::Expired);
+            None
+        }
+        found => found,
+    };
+    if let Some(memo) = &mut found {
+        let past = past::digest(session, step, values);
+        if memo.past != past {
+            if past::holds(session, step, values, memo)? {
+                memo.past = past;
+                exact::record(session.store, &[*key], memo)?;
+            } else {
+                *refused = Some(Refused::Reordered);
+                found = None;
+            }
+        }
+    }
+    Ok(match found {
         Some(memo) => {
             session.emit(TraceEvent::CacheHit { step: id, key: key.hex() });
             let source = match memo.bundle {

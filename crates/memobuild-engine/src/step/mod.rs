@@ -8,6 +8,7 @@ mod lookup;
 mod mkdir;
 mod mounts;
 mod order;
+mod past;
 mod reason;
 mod run;
 mod source;

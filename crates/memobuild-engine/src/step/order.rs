@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use memobuild_plan::model::{Op, Step, StepId};
-use memobuild_tree::{Change, ContentDigest, Node, Tree, facts::Looks};
+use memobuild_tree::{Change, ContentDigest, File, Mtime, Node, Tree, facts::Looks};
 
 use super::Values;
-use crate::{EngineError, schedule, session::Session};
+use crate::{EngineError, session::Session};
 
 type Time = (i64, u32);
 /// Files by what does not change when they are passed on.
@@ -19,16 +19,28 @@ type Files = HashSet<(Time, ContentDigest)>;
 
 /// Oldest and newest of some files.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+pub(super) struct Span {
     oldest: Time,
     newest: Time,
 }
 
 impl Span {
-    fn with(known: Option<Self>, time: Time) -> Self {
-        let Self { oldest, newest } = known.unwrap_or(Self { oldest: time, newest: time });
-        Self { oldest: oldest.min(time), newest: newest.max(time) }
+    /// Adds a file of a step.
+    pub(super) fn add(spans: &mut BTreeMap<StepId, Self>, id: StepId, time: Mtime) {
+        let time = (time.secs, time.nanos);
+        let span = spans.entry(id).or_insert(Self { oldest: time, newest: time });
+        *span = Self { oldest: span.oldest.min(time), newest: span.newest.max(time) };
     }
+}
+
+/// The steps with files that are older than files of a step that they stand on.
+pub(super) fn inverted(session: &Session<'_>, spans: &BTreeMap<StepId, Span>) -> BTreeSet<StepId> {
+    let mut out = BTreeSet::new();
+    for (a, first) in spans {
+        let later = spans.iter().filter(|(b, second)| session.above(**b).contains(a) && first.newest > second.oldest);
+        out.extend(later.map(|(b, _)| *b));
+    }
+    out
 }
 
 /// The steps to run again, whose files are older than those of steps that they stand on, as far as `looks` at `trees`
@@ -44,80 +56,39 @@ pub(super) fn too_old(
         // All times are one.
         return Ok(BTreeSet::new());
     }
-    let above = Ancestors::of(session, step.id);
-    let mut written: Vec<(StepId, Files, Span)> = Vec::new();
-    for id in above.runs(session) {
+    let (mut written, mut spans): (Vec<(StepId, Files)>, _) = (Vec::new(), BTreeMap::new());
+    let is_run = |id: &StepId| session.plan.steps.get(id.0).is_some_and(|s| matches!(s.op, Op::Run(_)));
+    for id in session.above(step.id).iter().copied().filter(is_run) {
         let Some(Some((bundle, _))) = values.get(id.0).and_then(Option::as_ref).map(|v| v.change) else { continue };
         let Some(diff) = session.store.load_bundle(&bundle)? else { continue };
-        let (mut files, mut span) = (Files::new(), None);
+        let mut files = Files::new();
         diff.walk(&mut |_, change| {
             if let Change::Put(Node::File(file)) = change
                 && !file.meta.mtime.pinned
             {
-                let time = (file.meta.mtime.secs, file.meta.mtime.nanos);
-                files.insert((time, file.content));
-                span = Some(Span::with(span, time));
+                files.insert(key(file));
+                Span::add(&mut spans, id, file.meta.mtime);
             }
         });
-        if let Some(span) = span {
-            written.push((id, files, span));
-        }
+        written.push((id, files));
     }
-    let inverted = |spans: &[(StepId, Span)]| -> BTreeSet<StepId> {
-        let mut out = BTreeSet::new();
-        for (a, first) in spans {
-            let later = spans.iter().filter(|(b, second)| above.stands_on(*b, *a) && first.newest > second.oldest);
-            out.extend(later.map(|(b, _)| *b));
-        }
-        out
-    };
-    let spans: Vec<_> = written.iter().map(|(id, _, span)| (*id, *span)).collect();
-    if inverted(&spans).is_empty() {
+    if inverted(session, &spans).is_empty() {
         return Ok(BTreeSet::new());
     }
-    let mut seen: BTreeMap<StepId, Span> = BTreeMap::new();
+    let mut seen = BTreeMap::new();
     for (looks, tree) in looks.iter().zip(trees) {
         for (path, _) in looks.iter() {
             let Some(Node::File(file)) = tree.get(path) else { continue };
-            let time = (file.meta.mtime.secs, file.meta.mtime.nanos);
             // Steps that passed a file on kept its time: the first that has it wrote it.
-            let writer = written.iter().find(|(_, files, _)| files.contains(&(time, file.content)));
-            if let Some((id, ..)) = writer.filter(|_| !file.meta.mtime.pinned) {
-                seen.insert(*id, Span::with(seen.get(id).copied(), time));
+            let writer = written.iter().find(|(_, files)| files.contains(&key(&file)));
+            if let Some((id, _)) = writer.filter(|_| !file.meta.mtime.pinned) {
+                Span::add(&mut seen, *id, file.meta.mtime);
             }
         }
     }
-    let seen: Vec<_> = seen.into_iter().collect();
-    Ok(inverted(&seen))
+    Ok(inverted(session, &seen))
 }
 
-/// The steps that a step stands on, directly or not, and what each of those stands on.
-struct Ancestors(BTreeMap<StepId, BTreeSet<StepId>>);
-
-impl Ancestors {
-    fn of(session: &Session<'_>, id: StepId) -> Self {
-        let steps = &session.plan.steps;
-        let mut all: BTreeMap<StepId, BTreeSet<StepId>> = BTreeMap::new();
-        // Inputs stand before their users in the plan.
-        for step in steps.iter().take(id.0 + 1) {
-            let mut above = schedule::inputs(step);
-            for input in above.clone() {
-                above.extend(all.get(&input).into_iter().flatten().copied());
-            }
-            all.insert(step.id, above);
-        }
-        let mine = all.get(&id).cloned().unwrap_or_default();
-        all.retain(|known, _| mine.contains(known));
-        Self(all)
-    }
-
-    /// Those that run commands, in the plan's order.
-    fn runs<'a>(&'a self, session: &'a Session<'_>) -> impl Iterator<Item = StepId> + 'a {
-        let is_run = |id: &StepId| session.plan.steps.get(id.0).is_some_and(|s| matches!(s.op, Op::Run(_)));
-        self.0.keys().copied().filter(move |id| is_run(id))
-    }
-
-    fn stands_on(&self, upper: StepId, lower: StepId) -> bool {
-        self.0.get(&upper).is_some_and(|above| above.contains(&lower))
-    }
+fn key(file: &File) -> (Time, ContentDigest) {
+    ((file.meta.mtime.secs, file.meta.mtime.nanos), file.content)
 }

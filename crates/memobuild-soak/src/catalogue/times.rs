@@ -20,12 +20,16 @@ pub(super) const ENTRIES: &[Way] = &[
 ];
 
 const WAIT: &str = "sleep 0.02";
+// `|| touch -d @1`: an edit can make a knob something that is no time, and the time of writing is no function of files.
 
 fn touch(d: &mut Draw<'_>) -> Vec<Step> {
     let n = d.id();
     let (knob, poke) = d.knob(&["1", "2", "3"]);
     vec![
-        d.run(lines!["echo x >/w/t{n}; touch -d @100000000$(cat {knob}) /w/t{n}"], vec![poke.clone(), poke]),
+        d.run(
+            lines!["echo x >/w/t{n}; touch -d @100000000$(cat {knob}) /w/t{n} || touch -d @1 /w/t{n}"],
+            vec![poke.clone(), poke],
+        ),
         d.run(lines!["stat -c %Y /w/t{n}"], vec![]),
     ]
 }
@@ -34,7 +38,10 @@ fn touch_dir(d: &mut Draw<'_>) -> Vec<Step> {
     let n = d.id();
     let (knob, poke) = d.knob(&["1", "2"]);
     vec![
-        d.run(lines!["mkdir /w/t{n}; echo x >/w/t{n}/f; touch -d @100000000$(cat {knob}) /w/t{n}"], vec![poke]),
+        d.run(
+            lines!["mkdir /w/t{n}; echo x >/w/t{n}/f; touch -d @100000000$(cat {knob}) /w/t{n} || touch -d @1 /w/t{n}"],
+            vec![poke],
+        ),
         d.run(lines!["cat /w/t{n}/f"], vec![]),
     ]
 }
@@ -45,7 +52,9 @@ fn keep_time(d: &mut Draw<'_>) -> Vec<Step> {
     let (knob, poke) = d.knob(&["1", "2"]);
     vec![
         d.run(
-            lines!["mkdir /w/k{n}; echo x >/w/k{n}/f; touch -d @10000000$(cat {knob})0 /w/k{n}/f"],
+            lines![
+                "mkdir /w/k{n}; echo x >/w/k{n}/f; touch -d @10000000$(cat {knob})0 /w/k{n}/f || touch -d @1 /w/k{n}/f"
+            ],
             vec![poke.clone(), poke],
         ),
         d.run(lines!["cp -p /w/k{n}/f /w/k{n}/g", "cp -a /w/k{n} /w/l{n}", "mv /w/l{n}/f /w/l{n}/h"], vec![]),
@@ -101,7 +110,10 @@ fn newer_set(d: &mut Draw<'_>) -> Vec<Step> {
     let (knob, poke) = d.knob(&["1", "5"]);
     vec![
         d.run(lines!["echo a >/w/a{n}; touch -d @1000000003 /w/a{n}"], vec![]),
-        d.run(lines!["echo b >/w/b{n}; touch -d @100000000$(cat {knob}) /w/b{n}"], vec![poke.clone(), poke]),
+        d.run(
+            lines!["echo b >/w/b{n}; touch -d @100000000$(cat {knob}) /w/b{n} || touch -d @1 /w/b{n}"],
+            vec![poke.clone(), poke],
+        ),
         d.run(
             lines!["[ /w/a{n} -nt /w/b{n} ] && echo a is newer || echo b is newer", "find /w/a{n} -newer /w/b{n}"],
             vec![],
@@ -150,7 +162,7 @@ fn prebuilt(d: &mut Draw<'_>) -> Vec<Step> {
             lines![
                 "mkdir /w/k{n}; cp /src/py/*.py /w/k{n}/; cd /w/k{n}; touch -d @1000000005 *.py; \
                  printf 'out: mod0.py\\n\\tcp mod0.py out\\n' >Makefile; echo prebuilt >out; \
-                 touch -d @100000000$(cat {knob}) out"
+                 touch -d @100000000$(cat {knob}) out || touch -d @1 out"
             ],
             vec![poke.clone(), poke, Poke::Content("py/mod0.py".into())],
         ),

@@ -62,6 +62,22 @@ impl<'t> Observed<'t> {
         Some(h.finish())
     }
 
+    /// Tells of each path of the set where something stands that is no directory: the tree's number, the path, the node.
+    /// Nothing if the path set is about other trees than these.
+    pub fn leaves(&self, set: &PathSet, visit: &mut dyn FnMut(usize, &[u8], &Node)) {
+        if set.tree_count() != self.trees.len() {
+            return;
+        }
+        for (index, (paths, (tree, _))) in set.trees().zip(&self.trees).enumerate() {
+            let mut walker = Walker::new(tree.root());
+            for (path, _) in paths.iter() {
+                if let Found::Leaf(node) = walker.find(path) {
+                    visit(index, path, node);
+                }
+            }
+        }
+    }
+
     /// What is found at each path of the set, tree after tree.
     pub fn glances(&self, set: &PathSet) -> Option<Vec<Glance>> {
         let mut out = Vec::with_capacity(set.len());

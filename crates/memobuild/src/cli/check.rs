@@ -40,7 +40,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: &CheckArgs) -> CliResult {
-    check(&args.plan.dockerfile()?, &args.plan.options(), &args.plan.context, args.plan.pull, args.format)
+    check(&args.plan.dockerfile()?, &args.plan.options()?, &args.plan.context, args.plan.pull, args.format)
 }
 
 /// `build --check`.
@@ -123,7 +123,7 @@ pub(crate) fn targets(args: &BuildArgs) -> CliResult {
 /// `build --call=outline`: what the target, and the stages that it is built from, can be given.
 pub(crate) fn outline(args: &BuildArgs) -> CliResult {
     let dockerfile = dockerfile_of(args)?;
-    let target = target(&dockerfile, args.target.as_deref())?;
+    let target = target(&dockerfile, args.plan.target.as_deref())?;
     let mut rows = vec![["KIND", "NAME", "VALUE", "DESCRIPTION"].map(str::to_owned)];
     let declared = dockerfile.meta_args.iter().flat_map(|meta| &meta.arg.args);
     let mut seen = std::collections::BTreeSet::new();
@@ -135,7 +135,8 @@ pub(crate) fn outline(args: &BuildArgs) -> CliResult {
     });
     for arg in declared.chain(in_stages.flatten()) {
         if seen.insert(("ARG", arg.key.to_string())) {
-            let given = args.build_args.iter().rev().find(|(name, _)| *name == *arg.key).and_then(|(_, v)| v.clone());
+            let given =
+                args.plan.build_args.iter().rev().find(|(name, _)| *name == *arg.key).and_then(|(_, v)| v.clone());
             let value = given.or_else(|| arg.value.as_ref().map(ToString::to_string)).unwrap_or_default();
             rows.push(["ARG".into(), arg.key.to_string(), value, arg.doc.clone().unwrap_or_default()]);
         }

@@ -61,7 +61,7 @@ enum Format {
 pub(crate) fn run(args: &GraphArgs) -> CliResult {
     let file = args.plan.dockerfile()?;
     let scope = Scope { all_stages: false, pull: args.plan.pull };
-    let Looked { planned, unknown } = planning::plan(&file, &args.plan.options(), &args.plan.context, scope)?;
+    let Looked { planned, unknown } = planning::plan(&file, &args.plan.options()?, &args.plan.context, scope)?;
     let mut known = None;
     if !unknown.is_empty() {
         let names = unknown.join(", ");
@@ -97,7 +97,7 @@ fn note(what: &str) {
 
 /// The plan as a build would make it now, and what would become of its steps.
 fn with_states(args: &GraphArgs, plan: &Plan) -> Result<(Plan, Vec<State>), Failure> {
-    let request = args.plan.flags.request(&args.plan.context);
+    let request = args.plan.flags.request(&args.plan.context)?;
     if request.context == ContextInput::Stdin || request.dockerfile == DockerfileInput::Stdin {
         // It has been read already.
         return Err(Failure::usage("the Dockerfile came on standard input"));

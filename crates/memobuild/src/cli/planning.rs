@@ -2,6 +2,7 @@
 //! `--pull`; and a base image that can't be had is no failure: the plan is then made as if it were bare.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -28,6 +29,8 @@ use memobuild_store::Store;
 
 use super::{Failure, env, source, text, values};
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// What `check` and `graph` look at: a part of `build`'s arguments.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
@@ -50,7 +53,7 @@ pub(crate) struct PlanFlags {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
 
-    /// Stage to look at [default: the last one]
+    /// Target stage [default: the last one]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
 
@@ -72,13 +75,13 @@ impl PlanArgs {
         source::read(&self.context, &self.flags.dockerfile())
     }
 
-    pub(crate) fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Result<Options, Failure> {
         self.flags.options()
     }
 }
 
 impl PlanFlags {
-    fn dockerfile(&self) -> DockerfileInput {
+    pub(crate) fn dockerfile(&self) -> DockerfileInput {
         match &self.file {
             None => DockerfileInput::InContext,
             Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
@@ -86,24 +89,41 @@ impl PlanFlags {
         }
     }
 
-    fn options(&self) -> Options {
-        let given = self.build_args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        Options {
-            target: self.target.clone(),
-            platforms: self.platforms.clone(),
-            build_args: given.collect(),
-            contexts: self.build_contexts.iter().cloned().collect(),
-            ..Options::default()
+    pub(crate) fn options(&self) -> Result<Options, Failure> {
+        let mut build_args: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in &self.build_args {
+            match value {
+                Some(value) => build_args.insert(name.clone(), value.clone()),
+                // `--build-arg NAME` without a value anywhere leaves the ARG's default in force.
+                None => build_args.remove(name),
+            };
         }
+        if let Some(epoch) = env::source_date_epoch() {
+            build_args.entry(EPOCH.to_owned()).or_insert(epoch);
+        }
+        let epoch = build_args.get(EPOCH).filter(|text| !text.is_empty());
+        let seconds = |text: &String| {
+            let why = |_| Failure::usage(format!("{EPOCH}={text}: expected a number of seconds since 1970"));
+            text.parse::<i64>().map_err(why)
+        };
+        let source_date_epoch = epoch.map(seconds).transpose()?;
+        let mut seen = BTreeSet::new();
+        let mut platforms = self.platforms.clone();
+        platforms.retain(|p| seen.insert(p.to_string()));
+        Ok(Options {
+            target: self.target.clone().filter(|t| !t.is_empty()),
+            platforms,
+            build_args,
+            contexts: self.build_contexts.iter().cloned().collect(),
+            source_date_epoch,
+            ..Options::default()
+        })
     }
 
     /// The build that these flags would start.
-    pub(crate) fn request(&self, context: &ContextInput) -> BuildRequest {
-        let mut options = self.options();
-        if let Some(epoch) = env::source_date_epoch() {
-            options.build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
-        }
-        BuildRequest { context: context.clone(), dockerfile: self.dockerfile(), options, ..BuildRequest::default() }
+    pub(crate) fn request(&self, context: &ContextInput) -> Result<BuildRequest, Failure> {
+        let options = self.options()?;
+        Ok(BuildRequest { context: context.clone(), dockerfile: self.dockerfile(), options, ..BuildRequest::default() })
     }
 }
 

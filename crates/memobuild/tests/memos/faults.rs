@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::MetadataExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -101,6 +102,18 @@ impl Running {
     fn end(mut self) -> (ExitStatus, String) {
         self.stderr.read_to_string(&mut self.shown).unwrap();
         (self.child.wait().unwrap(), self.shown)
+    }
+
+    /// The process of that command, which may still be about to begin.
+    fn process(&self, command: &str) -> Process {
+        let begin = Instant::now();
+        loop {
+            if let Some(found) = self.processes().into_iter().find(|p| p.command.starts_with(command)) {
+                return found;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "no process {command}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The processes that it started, itself first, with their parents before them.
@@ -232,8 +245,7 @@ fn a_large_content_is_lost_in_the_middle() {
 fn the_step_is_killed() {
     let Some(faulty) = Faulty::new("", "cat late > out || echo default > out") else { return };
     faulty.fails(1, &["signal 9"], |running| {
-        let shell = running.processes().into_iter().find(|p| p.command.starts_with("/bin/sh -c")).unwrap();
-        shell.kill();
+        running.process("/bin/sh -c").kill();
     });
     faulty.nothing_is_memoised();
 }
@@ -243,7 +255,7 @@ fn the_step_is_killed() {
 fn what_the_step_waits_for_is_killed() {
     let Some(faulty) = Faulty::new("", "cat late > out || echo default > out") else { return };
     let running = faulty.start();
-    running.processes().into_iter().find(|p| p.command.starts_with("sleep")).unwrap().kill();
+    running.process("sleep").kill();
     let (status, shown) = running.end();
     assert!(status.success(), "{shown}");
     assert_eq!(faulty.project.tree(&[])["app/out"], "100644 late\n");

@@ -54,3 +54,60 @@ fn a_step_that_fails_for_the_order_of_times_is_tried_once_more() {
     project.write("a", "2");
     assert_eq!(project.build().runs().len(), 4);
 }
+
+/// The comparing step's facts are the same whichever of the two steps comes first; what it finds is not.
+#[test]
+fn steps_that_change_places_are_compared_anew() {
+    if !traced() {
+        return;
+    }
+    let swapped = COMPARES
+        .replace("RUN cat a > a.o\nRUN sleep 1; cat b > b.o\n", "RUN sleep 1; cat b > b.o\nRUN sleep 1; cat a > a.o\n");
+    let first = COMPARES.replace("RUN cat a", "RUN sleep 1; cat a");
+    let project = Project::new(&first, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    project.build();
+    project.dockerfile(&swapped);
+    let last = "cat c; find . -name b.o -newer a.o > newer";
+    assert_eq!(project.build().runs(), [last, "sleep 1; cat a > a.o", last]);
+    assert_eq!(project.tree(&[])["w/newer"], "100644 ");
+    assert_eq!(project.build().runs(), [] as [&str; 0]);
+    project.dockerfile(&first);
+    project.build();
+    assert_eq!(project.tree(&[])["w/newer"], "100644 ./b.o\n");
+}
+
+/// A COPY passes times on.
+#[test]
+fn so_are_copies_of_their_files() {
+    if !traced() {
+        return;
+    }
+    let copied = |steps: &str| {
+        let (stage, last) = steps.split_once("COPY c .\n").unwrap();
+        format!("FROM base AS made\n{stage}FROM base\nWORKDIR /w\nCOPY --from=made /w/a.o /w/b.o ./\nCOPY c .\n{last}")
+    };
+    let first = COMPARES.replace("RUN cat a", "RUN sleep 1; cat a");
+    let swapped = first.replace(
+        "RUN sleep 1; cat a > a.o\nRUN sleep 1; cat b > b.o\n",
+        "RUN sleep 1; cat b > b.o\nRUN sleep 1; cat a > a.o\n",
+    );
+    assert_ne!(first, swapped);
+    let project = Project::new(&copied(&first), &[("a", "1"), ("b", "1"), ("c", "1")]);
+    project.build();
+    assert_eq!(project.tree(&[])["w/newer"], "100644 ./b.o\n");
+    project.dockerfile(&copied(&swapped));
+    project.build();
+    assert_eq!(project.tree(&[])["w/newer"], "100644 ");
+}
+
+/// What stands between two steps, and which of two stages comes first in the file, is no order of theirs.
+#[test]
+fn a_step_between_two_others_changes_no_order() {
+    if !traced() {
+        return;
+    }
+    let project = Project::new(COMPARES, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    project.build();
+    project.dockerfile(&COMPARES.replace("RUN sleep", "RUN echo more > /more\nRUN sleep"));
+    assert_eq!(project.build().runs(), ["echo more > /more"]);
+}

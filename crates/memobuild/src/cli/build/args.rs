@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 use memobuild_engine::{ContextInput, Output, SandboxChoice, SecretSource};
-use memobuild_image::Platform;
-use memobuild_plan::model::{ContextSource, Network};
+use memobuild_plan::model::Network;
 
-use crate::{cli::values, progress::ProgressMode};
+use crate::{
+    cli::{planning::PlanFlags, values},
+    progress::ProgressMode,
+};
 
 /// Build an image from a Dockerfile
 #[derive(Debug, Args)]
@@ -17,29 +19,12 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "CONTEXT", value_parser = values::context_input)]
     pub(crate) context: ContextInput,
 
-    /// The Dockerfile, relative to the current directory; - for standard input [default: CONTEXT/Dockerfile]
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) plan: PlanFlags,
 
     /// Name of the image, as NAME[:TAG]; may be given several times
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,
-
-    /// Stage to build [default: the last one]
-    #[arg(long, value_name = "STAGE")]
-    pub(crate) target: Option<String>,
-
-    /// Platforms to build for, like linux/arm64
-    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
-    pub(crate) platforms: Vec<Platform>,
-
-    /// Value of an ARG; without =VALUE, what the environment has under that name
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", value_parser = values::build_arg)]
-    pub(crate) build_args: Vec<(String, Option<String>)>,
-
-    /// Named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], target:STAGE or a URL
-    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::build_context)]
-    pub(crate) build_contexts: Vec<(String, ContextSource)>,
 
     /// Label of the image
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label, help_heading = "Image")]

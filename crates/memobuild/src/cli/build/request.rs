@@ -1,15 +1,11 @@
 //! Arguments to a [`BuildRequest`]. Checks what clap can't: how arguments go together.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use memobuild_engine::{BuildRequest, ContextInput, DockerfileInput, SandboxChoice};
 use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
 use super::args::{BuildArgs, Entitlement};
-use crate::cli::{Failure, env};
-
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+use crate::cli::Failure;
 
 pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
     let dockerfile = dockerfile(&args)?;
@@ -41,45 +37,18 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
 
 /// Where the Dockerfile is. An archive on standard input holds its own, `-f` then names a path in it.
 pub(crate) fn dockerfile(args: &BuildArgs) -> Result<DockerfileInput, Failure> {
-    match &args.file {
-        None => Ok(DockerfileInput::InContext),
-        Some(path) if path.as_os_str() == "-" && args.context == ContextInput::Stdin => {
+    match args.plan.dockerfile() {
+        DockerfileInput::Stdin if args.context == ContextInput::Stdin => {
             Err(Failure::usage("both the context and the Dockerfile would be read from standard input"))
         }
-        Some(path) if path.as_os_str() == "-" => Ok(DockerfileInput::Stdin),
-        Some(path) => Ok(DockerfileInput::Path(path.clone())),
+        dockerfile => Ok(dockerfile),
     }
 }
 
 /// What shapes the plan.
 pub(crate) fn options(args: &BuildArgs) -> Result<Options, Failure> {
-    let mut build_args: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in &args.build_args {
-        match value {
-            Some(value) => build_args.insert(name.clone(), value.clone()),
-            // `--build-arg NAME` without a value anywhere leaves the ARG's default in force.
-            None => build_args.remove(name),
-        };
-    }
-    if let Some(epoch) = env::source_date_epoch() {
-        build_args.entry(EPOCH.to_owned()).or_insert(epoch);
-    }
-    let source_date_epoch = match build_args.get(EPOCH).filter(|v| !v.is_empty()) {
-        None => None,
-        Some(text) => Some(
-            text.parse::<i64>()
-                .map_err(|_| Failure::usage(format!("{EPOCH}={text}: expected a number of seconds since 1970")))?,
-        ),
-    };
-    let mut seen = BTreeSet::new();
-    let mut platforms = args.platforms.clone();
-    platforms.retain(|p| seen.insert(p.to_string()));
     Ok(Options {
-        target: args.target.clone().filter(|t| !t.is_empty()),
-        platforms,
-        build_args,
         labels: args.labels.iter().cloned().collect(),
-        contexts: args.build_contexts.iter().cloned().collect(),
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         network: args.network.into(),
@@ -88,7 +57,6 @@ pub(crate) fn options(args: &BuildArgs) -> Result<Options, Failure> {
         ulimits: args.ulimits.clone(),
         cgroup_parent: args.cgroup_parent.clone(),
         allow_insecure: args.allow.contains(&Entitlement::SecurityInsecure),
-        source_date_epoch,
-        ..Options::default()
+        ..args.plan.options()?
     })
 }

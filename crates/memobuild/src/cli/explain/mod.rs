@@ -109,7 +109,7 @@ fn last() -> Result<Explanation, Failure> {
 fn ahead(context: &ContextInput, flags: &PlanFlags) -> Result<Explanation, Failure> {
     let store = Store::open(&env::cache_dir()?)?;
     let silent: Arc<dyn Observer> = Arc::new(Silent);
-    Ok(explain::now(&store, &flags.request(context), &silent)?)
+    Ok(explain::now(&store, &flags.request(context)?, &silent)?)
 }
 
 fn of_path(explanation: &Explanation, path: &str, as_json: bool) -> Result<String, Failure> {
