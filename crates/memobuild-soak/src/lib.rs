@@ -65,7 +65,7 @@ pub use error::SoakError;
 pub use soak::{Options, Summary, run};
 
 /// Kinds of facts that a debug build of memobuild can leave out, and what of them.
-pub const FACTS: [(&str, &str); 8] = [
+pub const FACTS: [(&str, &str); 17] = [
     ("absent", "names that were looked up and not there"),
     ("file", "regular files"),
     ("looked", "regular files that were looked at and not read"),
@@ -74,4 +74,13 @@ pub const FACTS: [(&str, &str); 8] = [
     ("special", "pipes and devices"),
     ("listing", "names in directories that were listed"),
     ("mount", "everything in read-only bind mounts"),
+    ("root", "the root directory itself"),
+    ("destination", "what COPY, ADD and WORKDIR find where they land"),
+    ("user", "the ids, groups and home behind the names in USER and --chown"),
+    ("mode", "permission bits"),
+    ("owner", "owners and groups"),
+    ("xattr", "extended attributes"),
+    ("mtime", "times that were set on purpose"),
+    ("linkgroup", "which names are one file"),
+    ("order", "the order in which files were written, and the check of times"),
 ];

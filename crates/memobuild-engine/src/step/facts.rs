@@ -10,7 +10,7 @@ use memobuild_tree::{
 };
 
 use super::{
-    Values, fresh, inputs,
+    Values, fresh, inputs, mutation,
     past::{self, Past},
     value,
 };
@@ -121,6 +121,7 @@ impl Facts {
             Op::Mkdir(mkdir) if !mkdir.user.is_empty() => owner(&mkdir.user)?,
             _ => Some(Who::Nobody),
         };
+        let who = who.map(|who| if mutation::drops("user") { Who::Nobody } else { who });
         Ok(who.map(|who| keys::weak(&self.base, &self.contents, &who)))
     }
 
@@ -134,7 +135,8 @@ impl Facts {
         let Some(trees) = trees(session, step, values)? else { return Ok(None) };
         let Some(root) = trees.first() else { return Ok(None) };
         let Some(weak) = self.weak(session, step, root)? else { return Ok(None) };
-        let observed = Observed::new(&trees);
+        let shown = mutation::blurred(trees.clone());
+        let observed = Observed::new(&shown);
         let passes_on = |found: &Found| match &step.op {
             Op::Copy(copy) => past::passes_on(session, copy, values, found.bundle),
             _ => Ok(true),
@@ -145,7 +147,7 @@ impl Facts {
             false => Ok(None),
         };
         let past = Past::of(session, step, values)?;
-        let order = |set: &PathSet| past.of_set(session, &observed, set);
+        let order = |set: &PathSet| past.of_set(session, &Observed::new(&trees), set);
         let ordered = |set: &PathSet| keys::ordered(&weak, &order(set));
         let hit = facts::search(store, &session.path_sets, &self.base, &known, &ordered, &observed, accept)?;
         let Some(hit) = hit else { return Ok(None) };
@@ -174,11 +176,12 @@ impl Facts {
         let Some(trees) = trees(session, step, values)? else { return Ok(Recorded::Not) };
         let Some(root) = trees.first() else { return Ok(Recorded::Not) };
         let Some(weak) = self.weak(session, step, root)? else { return Ok(Recorded::Not) };
-        let looks = mutation::dropped(looks, &trees);
+        let looks = mutation::dropped(step, looks, &trees);
         let set = PathSet::of(&looks);
-        let observed = Observed::new(&trees);
+        let shown = mutation::blurred(trees.clone());
+        let observed = Observed::new(&shown);
         let past = Past::of(session, step, values)?;
-        let order = past.of_set(session, &observed, &set);
+        let order = past.of_set(session, &Observed::new(&trees), &set);
         let weak = keys::ordered(&weak, &order);
         let (Some(strong), Some(glances)) = (observed.strong_key(&weak, &set), observed.glances(&set)) else {
             return Ok(Recorded::Not);
@@ -291,45 +294,4 @@ fn relax(looks: &mut Looks, tree: &Tree) {
 /// What a change depends on by being applied; see [`memobuild_tree::facts::cover`].
 pub(super) fn cover(diff: &memobuild_tree::Diff, before: &Dir, looks: &mut [Looks]) -> bool {
     looks.first_mut().is_some_and(|root| memobuild_tree::facts::cover(diff, before, root))
-}
-
-/// Facts left out on purpose, to see that tests find out. In debug builds only.
-mod mutation {
-    use super::*;
-
-    /// `MEMOBUILD_TEST_DROP_FACT`: the kind of fact that is not recorded.
-    #[cfg(debug_assertions)]
-    pub(super) fn dropped(looks: &[Looks], trees: &[Tree]) -> Vec<Looks> {
-        let Ok(kind) = std::env::var("MEMOBUILD_TEST_DROP_FACT") else { return looks.to_vec() };
-        let mut out = looks.to_vec();
-        for (index, (looks, tree)) in out.iter_mut().zip(trees).enumerate() {
-            looks.retain(|path, look| {
-                let found = tree.get(path);
-                let node = look.has(Look::NODE) || look.has(Look::KIND);
-                let drop = match (kind.as_str(), &found) {
-                    ("absent", None) => node,
-                    ("file", Some(Node::File(_))) => node,
-                    ("looked", Some(Node::File(_))) => node && !look.has(Look::READ),
-                    ("link", Some(Node::Symlink(_))) => node,
-                    ("special", Some(Node::Special(_))) => node,
-                    ("dir", Some(Node::Dir(_))) => node,
-                    ("mount", _) => index > 0,
-                    _ => false,
-                };
-                if drop {
-                    *look = look.without(Look::NODE).without(Look::KIND);
-                }
-                if kind == "listing" || (kind == "mount" && index > 0) {
-                    *look = look.without(Look::LISTED);
-                }
-                true
-            });
-        }
-        out
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) fn dropped(looks: &[Looks], _trees: &[Tree]) -> Vec<Looks> {
-        looks.to_vec()
-    }
 }

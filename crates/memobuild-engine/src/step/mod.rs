@@ -7,6 +7,7 @@ mod inputs;
 mod lookup;
 mod mkdir;
 mod mounts;
+mod mutation;
 mod order;
 mod past;
 mod reason;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use memobuild_plan::model::{Op, Step, StepId};
 use memobuild_tree::{Change, ContentDigest, File, Mtime, Node, Tree, facts::Looks};
 
-use super::Values;
+use super::{Values, mutation};
 use crate::{EngineError, session::Session};
 
 type Time = (i64, u32);
@@ -52,7 +52,7 @@ pub(super) fn too_old(
     looks: &[Looks],
     trees: &[Tree],
 ) -> Result<BTreeSet<StepId>, EngineError> {
-    if session.commit_epoch.is_some() {
+    if session.commit_epoch.is_some() || mutation::drops("order") {
         // All times are one.
         return Ok(BTreeSet::new());
     }

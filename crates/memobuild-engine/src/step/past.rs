@@ -22,7 +22,7 @@ use memobuild_tree::{
 };
 
 use super::{
-    Values, copy, facts,
+    Values, copy, facts, mutation,
     order::{self, Span},
     parent, value,
 };
@@ -71,6 +71,9 @@ fn is_run(session: &Session<'_>, id: StepId) -> bool {
 
 /// Whether a result that was recorded over another past holds over this one.
 pub(super) fn holds(session: &Session<'_>, step: &Step, values: &Values, memo: &Memo) -> Result<bool, EngineError> {
+    if mutation::drops("order") {
+        return Ok(true);
+    }
     if let Op::Copy(copy) = &step.op {
         return passes_on(session, copy, values, memo.bundle);
     }
@@ -93,7 +96,8 @@ pub(super) fn passes_on(
     values: &Values,
     bundle: Option<BundleId>,
 ) -> Result<bool, EngineError> {
-    let Some(bundle) = bundle.filter(|_| session.commit_epoch.is_none()) else { return Ok(true) };
+    let timed = session.commit_epoch.is_none() && !mutation::drops("order");
+    let Some(bundle) = bundle.filter(|_| timed) else { return Ok(true) };
     let prepared = copy::prepare(session, copy, values)?;
     let mut writers: HashMap<ContentDigest, Vec<(Name, StepId)>> = HashMap::new();
     for (from, selected) in copy.sources.iter().filter_map(stage).zip(prepared.selected()) {
@@ -160,7 +164,8 @@ impl Past {
             Ok(())
         };
         match &step.op {
-            _ if session.commit_epoch.is_some() || writers(session, step).is_empty() => {}
+            _ if session.commit_epoch.is_some() || mutation::drops("order") => {}
+            _ if writers(session, step).is_empty() => {}
             Op::Run(run) => {
                 add(run.parent, b"/".to_vec())?;
                 for mount in &run.mounts {
