@@ -85,7 +85,7 @@ impl Index {
         let attempt = |state: &mut State| -> rusqlite::Result<T> {
             let open = match &mut state.open {
                 Some(open) => open,
-                none => none.insert(open(&self.path)?),
+                none => none.insert(self.open()?),
             };
             run(&mut open.connection)
         };
@@ -96,6 +96,18 @@ impl Index {
             }
             other => other.map_err(|e| self.error(op, e)),
         }
+    }
+
+    /// Opens the file. A new one is set up by one process alone: two that have both looked into it, and both want it
+    /// for themselves, would not wait for each other, and SQLite fails one of them at once.
+    fn open(&self) -> rusqlite::Result<Open> {
+        let connection = connect(&self.path)?;
+        if schema_version(&connection)? == 0 {
+            // Without the lock it is still right, only not certain to work.
+            let _lock = FileLock::take(&self.repair_lock, true, true);
+            set_up(&connection)?;
+        }
+        opened(connection, &self.path)
     }
 
     fn error(&self, op: &'static str, source: rusqlite::Error) -> StoreError {
@@ -139,7 +151,8 @@ impl Index {
             aside.display(),
             tags.len()
         ));
-        let open = state.open.insert(open(&self.path).map_err(|e| self.error("open", e))?);
+        let new = connect(&self.path).and_then(|new| set_up(&new).and_then(|()| opened(new, &self.path)));
+        let open = state.open.insert(new.map_err(|e| self.error("open", e))?);
         for (name, value, refs, sum) in tags {
             let sql = "INSERT OR IGNORE INTO tags (name, value, refs, sum) VALUES (?1, ?2, ?3, ?4)";
             open.connection.execute(sql, (name, value, refs, sum)).map_err(|e| self.error("rebuild", e))?;
@@ -159,21 +172,34 @@ fn rescue_tags(connection: &Connection) -> Vec<RawTag> {
     read().unwrap_or_default()
 }
 
-fn open(path: &Path) -> rusqlite::Result<Open> {
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(32);
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version != SCHEMA_VERSION {
-        if version != 0 {
-            // Only a damaged header says so: formats change with the store's `format` file.
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
-            return Err(rusqlite::Error::SqliteFailure(code, Some(format!("unknown schema version {version}"))));
-        }
+    Ok(connection)
+}
+
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Makes the tables, unless another process has done so meanwhile.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    if schema_version(connection)? == 0 {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+    }
+    Ok(())
+}
+
+fn opened(connection: Connection, path: &Path) -> rusqlite::Result<Open> {
+    let version = schema_version(&connection)?;
+    if version != SCHEMA_VERSION {
+        // Only a damaged header says so: formats change with the store's `format` file.
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(format!("unknown schema version {version}"))));
     }
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let inode = fs::metadata(path).map(|meta| meta.ino()).unwrap_or_default();

@@ -66,7 +66,9 @@ impl Layout {
             // Whatever the umask: users inside a step reach the blobs through a mount. The top stays 0700.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(StoreError::io("make", &path))?;
         }
-        let tmp = self.dir.join(format!("format.{}", std::process::id()));
+        // Process ids alone are not enough: two containers that share a cache have the same ones.
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+        let tmp = self.dir.join(format!("format.{}-{random:016x}", std::process::id()));
         fs::write(&tmp, FORMAT).map_err(StoreError::io("write", &tmp))?;
         fs::rename(&tmp, format).map_err(StoreError::io("write", format))
     }

@@ -202,3 +202,23 @@ fn a_full_disk_is_one_clear_error_and_nothing_half_written() {
     assert_eq!(findings, []);
     assert!(whole >= 4);
 }
+
+/// The index is made by whoever comes first.
+#[test]
+fn many_begin_at_once_in_a_new_store() {
+    for round in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let (dir, start) = (dir.path(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let put = Store::open(dir).and_then(|s| s.record_put("s", &key(&format!("{n}")), b"value", &[]));
+                    assert!(put.is_ok(), "round {round}: {put:?}");
+                });
+            }
+        });
+        assert_eq!(Store::open(dir.path()).unwrap().record_list("s").unwrap().len(), 6);
+    }
+}
