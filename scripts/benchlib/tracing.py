@@ -144,11 +144,11 @@ def program(root, name):
 
 
 def memory():
-    """A new directory in memory, where tmpfs can be an overlay's upper side and there is room. On ext4 the making of
+    """A new directory in memory for what steps write, where tmpfs can be an overlay's upper side and there is room. On ext4 the making of
     files is slow for seconds after many were deleted, which each round does, on either side's account."""
     at = Path("/dev/shm")
     kernel = tuple(int(n) for n in os.uname().release.split(".")[:2])
-    if kernel >= (6, 6) and os.path.ismount(at) and shutil.disk_usage(at).free > 8 << 30:
+    if kernel >= (6, 6) and os.path.ismount(at) and shutil.disk_usage(at).free > 2 << 30:
         return Path(tempfile.mkdtemp(prefix="memobuild-steps-", dir=at))
     return None
 
@@ -163,11 +163,13 @@ def steps(bench, root):
         return
     rounds = "3" if bench.args.quick else "7"
     arguments = [f"{name}={command}" for name, command, *_ in CASES]
-    work = memory() or bench.work / "steps-bench"
+    work = bench.work / "steps-bench"
+    upper = memory() or work
+    command = [program(root, "steps"), str(archive), str(work), str(upper), rounds, *arguments]
     try:
-        out = subprocess.check_output([program(root, "steps"), str(archive), str(work), rounds, *arguments], text=True)
+        out = subprocess.check_output(command, text=True)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(upper, ignore_errors=True)
     for line in out.splitlines():
         *name, plain, native, served, facts = line.split()
         name, plain, native, served = " ".join(name), float(plain), float(native), float(served)

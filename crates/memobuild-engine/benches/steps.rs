@@ -1,8 +1,8 @@
-//! What tracing costs a step: `cargo bench -p memobuild-engine --bench steps -- IMAGE WORK ROUNDS NAME=COMMAND...`.
+//! What tracing costs a step: `cargo bench -p memobuild-engine --bench steps -- IMAGE WORK MEMORY ROUNDS NAME=COMMAND...`.
 //!
 //! Each command runs alternately in the sandbox (traced, with native reads of large blobs where the kernel has them, and
 //! without) and over a plain overlay on the unpacked image, with a fresh mount for each. Needs root. IMAGE is an archive
-//! or layout, WORK a directory for the store and the unpacked image. Times are from the request to the command's end.
+//! or layout, WORK a directory for the store and the unpacked image, MEMORY one for what steps write. Times are from the request to the command's end.
 //! Prints one line for each command: `NAME PLAIN NATIVE SERVED FACTS`, medians in milliseconds: plain overlay, traced
 //! with native reads, traced without, and how many paths were looked at.
 #![allow(clippy::unwrap_used, reason = "a failed benchmark ends")]
@@ -85,7 +85,7 @@ struct Bench {
     store: Store,
     tree: Tree,
     root: PathBuf,
-    work: PathBuf,
+    memory: PathBuf,
 }
 
 impl Bench {
@@ -105,7 +105,7 @@ impl Bench {
     }
 
     fn plain(&self, command: &str) -> f64 {
-        let dir = self.work.join("plain");
+        let dir = self.memory.join("plain");
         let script = "mount -t overlay overlay -o lowerdir=\"$R\",upperdir=\"$D/u\",workdir=\"$D/w\",volatile \"$D/m\" && \
             mount --rbind /dev \"$D/m/dev\" && mount -t proc proc \"$D/m/proc\" && chroot \"$D/m\" /bin/sh -c \"$C\" && echo the-end";
         for name in ["u", "w", "m"] {
@@ -127,8 +127,8 @@ impl Bench {
     }
 }
 
-fn sandbox(work: &Path, datadir: bool) -> Sandbox {
-    let mut config = SandboxConfig::new(work.join(format!("scratch-{datadir}")));
+fn sandbox(memory: &Path, datadir: bool) -> Sandbox {
+    let mut config = SandboxConfig::new(memory.join(format!("scratch-{datadir}")));
     config.mode = ModeChoice::Traced;
     config.datadir = datadir;
     Sandbox::new(config).unwrap()
@@ -141,11 +141,11 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn run() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let [image, work, rounds, commands @ ..] = args.as_slice() else {
-        println!("steps: IMAGE WORK ROUNDS NAME=COMMAND... (see scripts/bench)");
+    let [image, work, memory, rounds, commands @ ..] = args.as_slice() else {
+        println!("steps: IMAGE WORK MEMORY ROUNDS NAME=COMMAND... (see scripts/bench)");
         return;
     };
-    let work = PathBuf::from(work);
+    let (work, memory) = (PathBuf::from(work), PathBuf::from(memory));
     fs::create_dir_all(&work).unwrap();
     let store = Store::open(&work.join("store")).unwrap();
     let registries = Registries::new(RegistryOptions::default());
@@ -157,8 +157,8 @@ fn run() {
         fs::create_dir(&root).unwrap();
         output::write_local(&store, &tree, None, &root).unwrap();
     }
-    let bench = Bench { store, tree, root, work: work.clone() };
-    let (native, served) = (sandbox(&work, true), sandbox(&work, false));
+    let bench = Bench { store, tree, root, memory: memory.clone() };
+    let (native, served) = (sandbox(&memory, true), sandbox(&memory, false));
     for case in commands {
         let (name, command) = case.split_once('=').unwrap();
         let rounds: usize = rounds.parse().unwrap();
