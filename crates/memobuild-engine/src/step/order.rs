@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use memobuild_plan::model::{Op, Step, StepId};
+use memobuild_plan::model::{Step, StepId};
 use memobuild_tree::{Change, ContentDigest, File, Mtime, Node, Tree, facts::Looks};
 
-use super::{Values, mutation};
+use super::{Values, mutation, past::is_run};
 use crate::{EngineError, session::Session};
 
 type Time = (i64, u32);
@@ -57,8 +57,7 @@ pub(super) fn too_old(
         return Ok(BTreeSet::new());
     }
     let (mut written, mut spans): (Vec<(StepId, Files)>, _) = (Vec::new(), BTreeMap::new());
-    let is_run = |id: &StepId| session.plan.steps.get(id.0).is_some_and(|s| matches!(s.op, Op::Run(_)));
-    for id in session.above(step.id).iter().copied().filter(is_run) {
+    for id in session.above(step.id).iter().copied().filter(|id| is_run(session, *id)) {
         let Some(Some((bundle, _))) = values.get(id.0).and_then(Option::as_ref).map(|v| v.change) else { continue };
         let Some(diff) = session.store.load_bundle(&bundle)? else { continue };
         let mut files = Files::new();

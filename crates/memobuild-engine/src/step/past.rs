@@ -65,15 +65,12 @@ fn up_to(session: &Session<'_>, tip: StepId) -> impl Iterator<Item = StepId> {
     session.above(tip).iter().copied().chain([tip])
 }
 
-fn is_run(session: &Session<'_>, id: StepId) -> bool {
+pub(super) fn is_run(session: &Session<'_>, id: StepId) -> bool {
     session.plan.steps.get(id.0).is_some_and(|step| matches!(step.op, Op::Run(_)))
 }
 
 /// Whether a result that was recorded over another past holds over this one.
 pub(super) fn holds(session: &Session<'_>, step: &Step, values: &Values, memo: &Memo) -> Result<bool, EngineError> {
-    if mutation::drops("order") {
-        return Ok(true);
-    }
     if let Op::Copy(copy) = &step.op {
         return passes_on(session, copy, values, memo.bundle);
     }
@@ -85,7 +82,7 @@ pub(super) fn holds(session: &Session<'_>, step: &Step, values: &Values, memo: &
         },
         None => None,
     };
-    Ok(past.order(session, step, values, set.as_deref())? == memo.order)
+    Ok(past.order(session, step, values, set.as_deref())? == memo.order || mutation::drops("order"))
 }
 
 /// Whether the files that a COPY brought have times in the order in which their writers stand now. If not it is made
@@ -98,6 +95,9 @@ pub(super) fn passes_on(
 ) -> Result<bool, EngineError> {
     let timed = session.commit_epoch.is_none() && !mutation::drops("order");
     let Some(bundle) = bundle.filter(|_| timed) else { return Ok(true) };
+    if !copy.sources.iter().filter_map(stage).flat_map(|from| up_to(session, from)).any(|id| is_run(session, id)) {
+        return Ok(true);
+    }
     let prepared = copy::prepare(session, copy, values)?;
     let mut writers: HashMap<ContentDigest, Vec<(Name, StepId)>> = HashMap::new();
     for (from, selected) in copy.sources.iter().filter_map(stage).zip(prepared.selected()) {

@@ -55,15 +55,22 @@ fn a_step_that_fails_for_the_order_of_times_is_tried_once_more() {
     assert_eq!(project.build().runs().len(), 4);
 }
 
+/// The steps as they stand, a second apart, and with the first two in each other's place.
+fn both_orders() -> (String, String) {
+    let first = COMPARES.replace("RUN cat a", "RUN sleep 1; cat a");
+    let (a, b) = ("RUN sleep 1; cat a > a.o\n", "RUN sleep 1; cat b > b.o\n");
+    let swapped = first.replace(&[a, b].concat(), &[b, a].concat());
+    assert_ne!(first, swapped);
+    (first, swapped)
+}
+
 /// The comparing step's facts are the same whichever of the two steps comes first; what it finds is not.
 #[test]
 fn steps_that_change_places_are_compared_anew() {
     if !traced() {
         return;
     }
-    let swapped = COMPARES
-        .replace("RUN cat a > a.o\nRUN sleep 1; cat b > b.o\n", "RUN sleep 1; cat b > b.o\nRUN sleep 1; cat a > a.o\n");
-    let first = COMPARES.replace("RUN cat a", "RUN sleep 1; cat a");
+    let (first, swapped) = both_orders();
     let project = Project::new(&first, &[("a", "1"), ("b", "1"), ("c", "1")]);
     project.build();
     project.dockerfile(&swapped);
@@ -86,12 +93,7 @@ fn so_are_copies_of_their_files() {
         let (stage, last) = steps.split_once("COPY c .\n").unwrap();
         format!("FROM base AS made\n{stage}FROM base\nWORKDIR /w\nCOPY --from=made /w/a.o /w/b.o ./\nCOPY c .\n{last}")
     };
-    let first = COMPARES.replace("RUN cat a", "RUN sleep 1; cat a");
-    let swapped = first.replace(
-        "RUN sleep 1; cat a > a.o\nRUN sleep 1; cat b > b.o\n",
-        "RUN sleep 1; cat b > b.o\nRUN sleep 1; cat a > a.o\n",
-    );
-    assert_ne!(first, swapped);
+    let (first, swapped) = both_orders();
     let project = Project::new(&copied(&first), &[("a", "1"), ("b", "1"), ("c", "1")]);
     project.build();
     assert_eq!(project.tree(&[])["w/newer"], "100644 ./b.o\n");
