@@ -63,6 +63,9 @@ pub(super) struct Child {
     pub(super) looked_up: bool,
 }
 
+/// The names of a directory that have numbers. Asked for each name that a step looks at or lists.
+pub(super) type Children = HashMap<Arc<[u8]>, Child, foldhash::fast::RandomState>;
+
 /// All nodes known so far. Numbers start at 1, the root above all exported trees.
 #[derive(Debug)]
 pub(super) struct Nodes {
@@ -70,7 +73,7 @@ pub(super) struct Nodes {
     owners: OwnerView,
     known: Vec<Known>,
     /// Of each directory the children that have numbers.
-    children: HashMap<u64, HashMap<Arc<[u8]>, Child>>,
+    children: HashMap<u64, Children, foldhash::fast::RandomState>,
     by_link: HashMap<(u32, LinkId), u64>,
     link_counts: Vec<OnceLock<HashMap<LinkId, u32>>>,
     started: SystemTime,
@@ -86,7 +89,7 @@ impl Nodes {
             exports,
             owners,
             known: vec![root],
-            children: HashMap::new(),
+            children: HashMap::default(),
             by_link: HashMap::new(),
             link_counts,
             started: SystemTime::now(),
@@ -127,6 +130,28 @@ impl Nodes {
             self.children.entry(parent).or_default().insert(name, Child { number, looked_up: false });
         }
         self.children.get_mut(&parent)?.get_mut(name)
+    }
+
+    /// The children of a directory, taken out to be listed: see [`Nodes::list`].
+    pub(super) fn children(&mut self, parent: u64) -> Children {
+        self.children.remove(&parent).unwrap_or_default()
+    }
+
+    /// Puts them back.
+    pub(super) fn keep_children(&mut self, parent: u64, children: Children) {
+        self.children.insert(parent, children);
+    }
+
+    /// An entry of a directory of a tree whose children were taken out.
+    pub(super) fn list<'a>(
+        &mut self,
+        children: &'a mut Children,
+        tree: u32,
+        name: &Arc<[u8]>,
+        node: &Node,
+    ) -> &'a mut Child {
+        let number = || Child { number: self.number(node.clone(), tree), looked_up: false };
+        children.entry(name.clone()).or_insert_with(number)
     }
 
     /// A number for a node; names of one file share theirs.

@@ -305,7 +305,9 @@ impl Filesystem for Answers {
         let place = nodes.place(number.0);
         let recorded = !Nodes::is_top(number.0) && self.records(&nodes, place.tree);
         let mut eagerness = lock(&shared.eagerness);
-        let eager = recorded && eagerness.listing(number.0, offset == 0);
+        if recorded {
+            eagerness.listing(number.0, offset == 0);
+        }
         if offset == 0 && recorded {
             shared.recorder.listed(place);
         }
@@ -318,28 +320,26 @@ impl Filesystem for Answers {
                 return reply.ok();
             }
         }
+        let mut children = nodes.children(number.0);
         for (index, (name, node)) in dir.entries().iter().enumerate().skip(offset.saturating_sub(2) as usize) {
             if !nodes.is_on(self.side, place.tree, node) {
                 continue;
             }
-            let Some(child) = nodes.child(number.0, name).copied() else { continue };
+            let child = nodes.list(&mut children, place.tree, name, node);
             let Some(attr) = nodes.attr(child.number) else { continue };
             // What has no life must be looked up before it is used, and then it is recorded.
-            let told = child.looked_up || eager;
+            let told = child.looked_up || recorded && eagerness.tells();
             let life = if told { FOREVER } else { Duration::ZERO };
             let at = OsStr::from_bytes(name);
             if reply.add(INodeNo(child.number), index as u64 + 3, at, &life, &attr, Generation(0)) {
                 break;
             }
-            if !told {
-                eagerness.listed();
-            } else if !child.looked_up {
-                if let Some(child) = nodes.child(number.0, name) {
-                    child.looked_up = true;
-                }
+            if told && !child.looked_up {
+                child.looked_up = true;
                 shared.recorder.looked_up(place, name, Some((child.number, node)));
             }
         }
+        nodes.keep_children(number.0, children);
         reply.ok();
     }
 

@@ -150,7 +150,7 @@ fn add_archive(d: &mut Draw<'_>) -> Vec<Step> {
             vec![format!("ADD data/pack.tar /w/a{n}/"), format!("ADD --chown=3:4 data/v0.dat /w/a{n}/")],
             vec![Poke::Content("data/pack.tar".into())],
         ),
-        d.run(lines!["cd /w/a{n}; find . -type f | sort | xargs cat"], vec![]),
+        d.run(lines!["cd /w/a{n} && find . -type f | sort | xargs cat"], vec![]),
     ]
 }
 
