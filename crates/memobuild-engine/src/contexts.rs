@@ -149,16 +149,14 @@ impl Scanned {
         writer: &BundleWriter,
     ) -> Result<(), EngineError> {
         let Some(source) = &self.source else { return Ok(()) };
-        let mut reader = source.open(at, digest)?;
-        let (found, _) = writer.add_reader(&mut reader, size)?;
-        if found == *digest {
-            return Ok(());
+        match source.files.store(at, digest, size, writer) {
+            Err(StoreError::ChangedWhileRead { .. }) => Err(EngineError::new(
+                FailureKind::Cache,
+                format!("{} changed while it was being read", path::display(at.strip_prefix(b"/").unwrap_or(at))),
+            )
+            .with_hint("build again once nothing writes to the context")),
+            stored => Ok(stored?),
         }
-        Err(EngineError::new(
-            FailureKind::Cache,
-            format!("{} changed while it was being read", path::display(at.strip_prefix(b"/").unwrap_or(at))),
-        )
-        .with_hint("build again once nothing writes to the context"))
     }
 
     /// The bytes of a file of this tree.

@@ -11,7 +11,7 @@ use std::{
 use memobuild_tree::ContentDigest;
 
 use crate::{
-    Store,
+    LARGE_FILE, Store,
     bundle::Bundle,
     error::{Result, StoreError},
 };
@@ -75,9 +75,11 @@ impl Store {
         Ok(Content { store: self.clone(), place })
     }
 
-    /// Whether [`Store::content`] would find it.
-    pub fn has_content(&self, digest: &ContentDigest) -> bool {
-        self.bundles().find(digest).is_some() || is_empty(digest) || matches!(self.whole_blob(digest), Ok(Some(_)))
+    /// Whether [`Store::content`] would find the content of a file of that size. Small ones are in bundles alone, so that
+    /// no disk is asked about them.
+    pub fn has_content(&self, digest: &ContentDigest, size: u64) -> bool {
+        let large = || size > LARGE_FILE && matches!(self.whole_blob(digest), Ok(Some(_)));
+        self.bundles().find(digest).is_some() || is_empty(digest) || large()
     }
 }
 

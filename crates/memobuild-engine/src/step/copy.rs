@@ -253,7 +253,7 @@ fn bring_contents(
         let mut files: Vec<(Vec<u8>, File)> = Vec::new();
         for one in selected {
             collect(&one.pick, &mut one.path.clone(), &mut |at, file| {
-                if needed.contains(&file.content) && !session.store.has_content(&file.content) {
+                if needed.contains(&file.content) && !session.store.has_content(&file.content, file.size) {
                     needed.remove(&file.content);
                     files.push((at.to_vec(), file.clone()));
                 }

@@ -79,7 +79,7 @@ pub(super) fn bring(
     let writer = session.store.bundle_writer();
     for entry in part.walk() {
         if let (Node::File(file), Some(scanned)) = (&entry.node, &scanned)
-            && !session.store.has_content(&file.content)
+            && !session.store.has_content(&file.content, file.size)
         {
             scanned.store_content(&entry.path, &file.content, file.size, &writer)?;
         }

@@ -129,6 +129,22 @@ pub(super) fn compress_on(
     })
 }
 
+/// The digest of what `produce` writes, taken on a thread of its own.
+pub(super) fn digest(
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
+) -> Result<Sha256Digest, LayerError> {
+    let (to, from) = Chunks::new(1);
+    thread::scope(|scope| {
+        let hashed = from.into_iter().next().map(|blocks| scope.spawn(move || sha256(&blocks)));
+        let mut out = Splitter { block: to.buffer(), to };
+        let produced = produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write));
+        drop(out);
+        let hashed = hashed.and_then(|thread| thread.join().ok());
+        produced?;
+        hashed.ok_or_else(|| LayerError::Write(io::Error::other("a worker thread panicked")))
+    })
+}
+
 /// Cuts the stream into blocks and hands each to all consumers.
 struct Splitter {
     to: Chunks,

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     LayerError,
-    compress::{Compression, compress},
+    compress::{self, Compression, compress},
     decompress::Sniffed,
     tar::{Header, HeaderKind, TarWriter},
 };
@@ -72,6 +72,9 @@ const EXPORTED: &str = "oci.exported.v2";
 /// Records of diff IDs. To be counted up, as the former, whenever the tar changes.
 const DIFF_ID: &str = "oci.diff-id.v1";
 
+/// Bytes of files in a layer from which on it is read on one thread and hashed on another.
+const WORTH_A_THREAD: u64 = 4 << 20;
+
 /// The blob of a bundle, made now or earlier.
 pub fn export_layer(
     store: &Store,
@@ -105,9 +108,19 @@ pub fn layer_diff_id(store: &Store, bundle: &BundleId, policy: TimestampPolicy) 
         return Ok(known);
     }
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
-    let mut hasher = Hasher(Sha256::new());
-    write_layer(&diff, store, policy, &mut hasher)?;
-    let digest = Sha256Digest::from_bytes(hasher.0.finalize().into());
+    let mut bytes = 0;
+    diff.walk(&mut |_, change| {
+        if let Change::Put(Node::File(file)) = change {
+            bytes += file.size;
+        }
+    });
+    let digest = if bytes > WORTH_A_THREAD {
+        compress::digest(|out| write_layer(&diff, store, policy, out))?
+    } else {
+        let mut hasher = Hasher(Sha256::new());
+        write_layer(&diff, store, policy, &mut hasher)?;
+        Sha256Digest::from_bytes(hasher.0.finalize().into())
+    };
     keep_diff_id(store, bundle, policy, digest)?;
     Ok(digest)
 }

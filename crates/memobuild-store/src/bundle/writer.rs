@@ -92,7 +92,8 @@ impl BundleWriter {
         Ok(digest)
     }
 
-    fn add_small(&self, digest: ContentDigest, bytes: &[u8]) -> Result<()> {
+    /// Adds a small file whose digest was made from these bytes.
+    pub(crate) fn add_small(&self, digest: ContentDigest, bytes: &[u8]) -> Result<()> {
         if self.store.bundles().find(&digest).is_some() {
             return Ok(());
         }

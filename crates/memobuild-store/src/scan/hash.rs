@@ -79,6 +79,8 @@ pub(super) struct Hashed {
     pub(super) stat: Stat,
     pub(super) digest: ContentDigest,
     pub(super) racy: bool,
+    /// Its length, if all of it is in the buffer.
+    pub(super) held: Option<usize>,
 }
 
 /// Attempts at reading a file that changes meanwhile.
@@ -103,32 +105,41 @@ pub(super) fn hash(
             Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
             Err(e) => return Err(StoreError::sys("open", path())(e)),
         };
-        let digest = digest_of(&file, buffer).map_err(|e| StoreError::io("read", path())(e))?;
+        let read = digest_of(&file, stat.st_size as u64, buffer);
+        let (digest, held) = read.map_err(|e| StoreError::io("read", path())(e))?;
         let after = fstat(file.as_fd()).map_err(|e| StoreError::sys("inspect", path())(e))?;
         if FileType::from_raw_mode(after.st_mode) != FileType::RegularFile {
             return Ok(None);
         }
         let seen = Fingerprint::of(&after);
         if seen == Fingerprint::of(&stat) {
-            return Ok(Some(Hashed { stat: after, digest, racy: granularity.is_racy(&seen, read_at) }));
+            return Ok(Some(Hashed { stat: after, digest, racy: granularity.is_racy(&seen, read_at), held }));
         }
         stat = after;
     }
     Err(StoreError::ChangedWhileRead { path: path() })
 }
 
-fn digest_of(mut file: &File, buffer: &mut [u8]) -> std::io::Result<ContentDigest> {
+/// Reads a file of an expected size; what it holds beyond that shows in its metadata afterwards. Also gives the length of
+/// what the buffer holds, if that is the whole file.
+fn digest_of(mut file: &File, size: u64, buffer: &mut [u8]) -> std::io::Result<(ContentDigest, Option<usize>)> {
     let mut hasher = blake3::Hasher::new();
+    let (mut total, mut reads, mut held) = (0, 0, 0);
     loop {
         match file.read(buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(0) => break,
             Ok(n) => {
                 hasher.update(buffer.get(..n).unwrap_or_default());
+                (total, reads, held) = (total + n as u64, reads + 1, n);
+                if total == size {
+                    break;
+                }
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
+    Ok((hasher.finalize().into(), (reads <= 1).then_some(held)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod assemble;
 mod cache;
 mod hash;
+mod kept;
 mod source;
 mod walk;
 
@@ -140,5 +141,5 @@ pub fn scan_with(
         // Only time is lost if it can't be written.
         let _ = cache::write(store, path, bytes);
     }
-    Ok(Scan { tree: assembled.tree, stats: walked.stats, source: ScanSource::new(root, walked.root) })
+    Ok(Scan { tree: assembled.tree, stats: walked.stats, source: ScanSource::new(root, walked.root, walked.kept) })
 }

@@ -12,18 +12,23 @@ use std::{
 use memobuild_tree::ContentDigest;
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::error::{Result, StoreError};
+use super::kept::Kept;
+use crate::{
+    BundleWriter,
+    error::{Result, StoreError},
+};
 
 /// Reads the files of a scanned directory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ScanSource {
     root: Arc<PathBuf>,
     dir: Arc<OwnedFd>,
+    kept: Arc<Kept>,
 }
 
 impl ScanSource {
-    pub(super) fn new(root: PathBuf, dir: Arc<OwnedFd>) -> Self {
-        Self { root: Arc::new(root), dir }
+    pub(super) fn new(root: PathBuf, dir: Arc<OwnedFd>, kept: Kept) -> Self {
+        Self { root: Arc::new(root), dir, kept: Arc::new(kept) }
     }
 
     /// The directory that was scanned, absolute.
@@ -31,9 +36,27 @@ impl ScanSource {
         &self.root
     }
 
+    /// Adds a file to a bundle, by its path in the scanned tree and the size it had.
+    ///
+    /// # Errors
+    /// [`StoreError::ChangedWhileRead`] if it has not this digest any more.
+    pub fn store(&self, path: &[u8], digest: &ContentDigest, size: u64, writer: &BundleWriter) -> Result<()> {
+        if let Some(bytes) = self.kept.get(digest) {
+            return writer.add_small(*digest, bytes);
+        }
+        let (mut file, full) = self.open_file(path)?;
+        let (found, _) = writer.add_reader(&mut file, size)?;
+        if found == *digest { Ok(()) } else { Err(StoreError::ChangedWhileRead { path: full }) }
+    }
+
     /// Opens a file by its path in the scanned tree (a leading `/` is accepted). Unless what is read has this digest,
     /// the reader ends with an error whose inner error is [`StoreError::ChangedWhileRead`].
     pub fn open(&self, path: &[u8], digest: &ContentDigest) -> Result<VerifiedReader> {
+        let (file, path) = self.open_file(path)?;
+        Ok(VerifiedReader { file, hasher: blake3::Hasher::new(), digest: *digest, path })
+    }
+
+    fn open_file(&self, path: &[u8]) -> Result<(File, PathBuf)> {
         let start = path.iter().take_while(|b| **b == b'/').count();
         let relative = path.get(start..).unwrap_or_default();
         let full = self.root.join(std::ffi::OsStr::from_bytes(relative));
@@ -51,7 +74,7 @@ impl ScanSource {
             }
             Err(e) => return Err(StoreError::sys("open", &full)(e)),
         };
-        Ok(VerifiedReader { file: File::from(fd), hasher: blake3::Hasher::new(), digest: *digest, path: full })
+        Ok((File::from(fd), full))
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     FilterState, ScanFilter, ScanOptions, ScanStats, Verdict,
     cache::{Cache, Cursor, Known},
     hash::{Fingerprint, Granularity, hash},
+    kept::{Kept, Room},
 };
 use crate::error::{Result, StoreError};
 
@@ -64,6 +65,7 @@ pub(super) struct Walked {
     /// Files for the cache.
     pub(super) seen: u64,
     pub(super) root: Arc<OwnedFd>,
+    pub(super) kept: Kept,
 }
 
 type Name = (Arc<[u8]>, FileType);
@@ -93,6 +95,7 @@ struct Shared {
     stats: ScanStats,
     seen: u64,
     error: Option<StoreError>,
+    kept: Kept,
 }
 
 struct Walk<'a> {
@@ -104,6 +107,7 @@ struct Walk<'a> {
     granularity: Granularity,
     shared: Mutex<Shared>,
     wake: Condvar,
+    room: Room,
 }
 
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -122,6 +126,7 @@ pub(super) fn walk(root: &Path, filter: &dyn ScanFilter, cache: &Cache, options:
         granularity,
         shared: Mutex::default(),
         wake: Condvar::new(),
+        room: Room::default(),
     };
     let meta = walk.meta(&stat);
     walk.lock().dirs.push(WalkedDir { meta, included: true, ..WalkedDir::default() });
@@ -138,12 +143,11 @@ pub(super) fn walk(root: &Path, filter: &dyn ScanFilter, cache: &Cache, options:
         }
         walk.work(worker);
     });
-    let shared = walk.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match shared.error {
+    let Shared { dirs, links, stats, seen, error, kept, .. } =
+        walk.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match error {
         Some(error) => Err(error),
-        None => {
-            Ok(Walked { dirs: shared.dirs, links: shared.links, stats: shared.stats, seen: shared.seen, root: root_fd })
-        }
+        None => Ok(Walked { dirs, links, stats, seen, root: root_fd, kept }),
     }
 }
 
@@ -158,6 +162,7 @@ struct Worker {
     entries: Vec<MaybeUninit<u8>>,
     path: Vec<u8>,
     found: Found,
+    kept: Kept,
 }
 
 /// What one task found.
@@ -179,6 +184,7 @@ impl Default for Worker {
             entries: vec![MaybeUninit::uninit(); 32 * 1024],
             path: Vec::new(),
             found: Found::default(),
+            kept: Kept::default(),
         }
     }
 }
@@ -215,6 +221,7 @@ impl Walk<'_> {
                 self.wake.notify_all();
             }
         }
+        shared.kept.add(worker.kept);
         drop(shared);
         self.wake.notify_all();
     }
@@ -412,6 +419,9 @@ impl Walk<'_> {
                 let full = || self.full(&join(&here.path, name));
                 let hashed = hash(here.fd.as_fd(), name, stat, self.granularity, &mut worker.buffer, &full)?;
                 let Some(hashed) = hashed else { return Ok(None) };
+                if let Some(bytes) = hashed.held.and_then(|held| worker.buffer.get(..held)) {
+                    worker.kept.keep(&hashed.digest, bytes, &self.room);
+                }
                 stat = hashed.stat;
                 seen = Fingerprint::of(&stat);
                 worker.found.stats.hashed += 1;
