@@ -1,5 +1,6 @@
 //! Serves trees from memory over FUSE, as the lower side of a step's overlay and as its bind mounts.
 
+mod awake;
 mod eager;
 mod nodes;
 pub(crate) mod recorder;

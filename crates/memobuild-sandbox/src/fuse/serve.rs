@@ -30,6 +30,7 @@ use memobuild_tree::{ContentDigest, File, Node};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
+    awake::{Alarm, Awake},
     eager::Eagerness,
     nodes::{Export, Known, Nodes, OwnerView},
     recorder::Recorder,
@@ -178,6 +179,7 @@ fn reply_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
 struct Answers {
     shared: Arc<Shared>,
     side: Side,
+    awake: Alarm,
 }
 
 impl Answers {
@@ -206,6 +208,7 @@ impl Filesystem for Answers {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.awake.asked();
         let (shared, name) = (&self.shared, name.as_bytes());
         let mut nodes = lock(&shared.nodes);
         let top = Nodes::is_top(parent.0);
@@ -274,6 +277,7 @@ impl Filesystem for Answers {
         _lock: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.awake.asked();
         let bytes = self.shared.known(number).and_then(|known| match &known.node {
             Node::File(file) => {
                 self.shared.recorder.read(lock(&self.shared.nodes).place(number.0));
@@ -431,6 +435,7 @@ impl Filesystem for Answers {
 pub(crate) struct Server {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    _awake: Awake,
 }
 
 impl std::fmt::Debug for Server {
@@ -465,13 +470,14 @@ impl Server {
             ended: AtomicBool::new(false),
             alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
+        let awake = Awake::start();
         let mut threads = Vec::new();
         for (side, device) in devices {
-            let shared = shared.clone();
+            let (shared, alarm) = (shared.clone(), awake.alarm());
             threads.push(std::thread::Builder::new().name("memobuild-fuse".into()).spawn(move || {
                 let mut config = Config::default();
                 config.n_threads = Some(THREADS);
-                let answers = Answers { shared: shared.clone(), side };
+                let answers = Answers { shared: shared.clone(), side, awake: alarm };
                 let session = Session::from_fd(answers, device, SessionACL::All, config);
                 let result = session.and_then(Session::run);
                 shared.ended.store(true, Ordering::SeqCst);
@@ -479,7 +485,7 @@ impl Server {
                 result
             })?);
         }
-        Ok(Self { shared, threads })
+        Ok(Self { shared, threads, _awake: awake })
     }
 
     /// Readable when a failure was noted or the server ended.

@@ -48,12 +48,16 @@ pub(crate) struct Serving<'a> {
 impl<'a> Serving<'a> {
     /// For a root.
     pub(crate) fn of(root: &Dir, owners: OwnerView, data: Option<&'a Path>, contents: &dyn Contents) -> Self {
-        let small = data.map_or(u64::MAX, |_| contents.native_above());
+        let small = data.map_or(u64::MAX, |_| contents.native_above().max(NATIVE));
         let division = Division { small, owners };
         let sides = division.sides(root);
         Self { sides, division, data: data.filter(|_| sides.contains(&Side::Rich)) }
     }
 }
+
+/// Files of at most so many bytes come through FUSE although the store has them by a path of their own: every directory
+/// that leads to a file of the rich side is asked for names on both.
+const NATIVE: u64 = 1 << 20;
 
 /// How a root is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -207,3 +207,12 @@ pub(crate) fn install_filter(program: &[Instruction], listener: bool) -> io::Res
     // SAFETY: with NEW_LISTENER the call returns a new descriptor that nobody else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
+
+/// From now on the calling thread runs only where a processor would be idle.
+pub(crate) fn run_when_idle() -> io::Result<()> {
+    // SAFETY: all fields of this C structure are integers, for which zero is a value.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the call reads the structure, which outlives it; 0 names the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) }.into())?;
+    Ok(())
+}
