@@ -34,6 +34,11 @@ impl<'a> Bases<'a> {
         Self { store, registries: Registries::new(options), pull: request.pull, found: Mutex::default() }
     }
 
+    /// The connections, which the build's pushes share.
+    pub(crate) fn registries(&self) -> Registries {
+        self.registries.clone()
+    }
+
     /// The image that the planner got this handle for.
     pub(crate) fn get(&self, handle: usize) -> Option<Arc<BaseImage>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).get(handle).cloned()

@@ -154,7 +154,17 @@ fn session<'a>(
     let plan = &planned.plan;
     let images = plan.images.iter().map(|image| bases.get(image.handle).ok_or_else(lost)).collect::<Result<_, _>>()?;
     let epoch = planned.source_date_epoch;
-    Ok(Session::new(store, request, plan, images, &input.contexts, observer.clone(), cancel.clone(), epoch))
+    Ok(Session::new(
+        store,
+        request,
+        plan,
+        images,
+        bases.registries(),
+        &input.contexts,
+        observer.clone(),
+        cancel.clone(),
+        epoch,
+    ))
 }
 
 fn plan(request: &BuildRequest, input: &Input, bases: &Bases<'_>) -> Result<Planned, EngineError> {

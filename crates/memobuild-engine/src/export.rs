@@ -66,6 +66,9 @@ pub(crate) fn export(
                 let mut all = names.clone();
                 all.extend(references(&output.names)?);
                 keep(session, &drafts, &all, outcome)?;
+                if output.push {
+                    push(session, &drafts, output, &all, outcome)?;
+                }
             }
         }
         session.emit(TraceEvent::Exporting { what, finished: true });
@@ -79,6 +82,7 @@ pub(crate) fn export(
 
 fn describe(output: &Output) -> String {
     match output.kind {
+        OutputKind::Image if output.push => "exporting to the image store and pushing",
         OutputKind::Oci => "exporting to oci image format",
         OutputKind::Docker => "exporting to docker image format",
         OutputKind::Tar => "exporting to a tar file",
@@ -236,6 +240,9 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
                     *id = made.diff_id;
                 }
                 blobs.push(made.blob);
+            } else if let (true, Some(blob)) = (output.push, &layer.blob) {
+                // The registry may have it, so that nobody needs to fetch it.
+                blobs.push(blob.clone());
             } else {
                 blobs.push(base.ensure_blob(index, &what).map_err(|e| failed(&e))?);
             }
@@ -267,6 +274,56 @@ fn image_file(
     tags: &[Reference],
     outcome: &mut BuildOutcome,
 ) -> Result<(), EngineError> {
+    let root = root(session, drafts, output, outcome)?;
+    let mut names = tags.to_vec();
+    names.extend(references(&output.names)?);
+    let created = drafts.first().map_or((0, 0), |d| d.created);
+    note(outcome, &root, &names);
+    let image = OutputImage { root, names, created: Some(time::rfc3339(created.0, created.1)) };
+    let dest = destination(output, output.tar.unwrap_or(true))?;
+    unless_cancelled(session)?;
+    let write = if output.kind == OutputKind::Docker { output::write_docker } else { output::write_oci };
+    write(session.store, &image, &dest).map_err(|e| failed(&e))
+}
+
+/// `push=true`.
+fn push(
+    session: &Session<'_>,
+    drafts: &[Draft<'_>],
+    output: &Output,
+    names: &[Reference],
+    outcome: &mut BuildOutcome,
+) -> Result<(), EngineError> {
+    if names.is_empty() {
+        return Err(EngineError::new(FailureKind::Usage, "there is no name to push under")
+            .with_hint("give one: -t REGISTRY/NAME:TAG"));
+    }
+    let root = root(session, drafts, output, outcome)?;
+    note(outcome, &root, names);
+    unless_cancelled(session)?;
+    let mut bases = Vec::new();
+    for draft in drafts {
+        bases.extend(base(session, draft.target)?.map(|base| &**base));
+    }
+    let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
+    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases };
+    let told = progress(session, format!("pushing {what}"));
+    push.to(names, &told).map(drop).map_err(|e| {
+        let error = EngineError::chain(FailureKind::Registry, &e);
+        match e.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    })
+}
+
+/// The manifest of the image, or the index of several platforms, in the store.
+fn root(
+    session: &Session<'_>,
+    drafts: &[Draft<'_>],
+    output: &Output,
+    outcome: &mut BuildOutcome,
+) -> Result<Descriptor, EngineError> {
     let mut manifests = Vec::new();
     for draft in drafts {
         let made = assemble(session, draft, output)?;
@@ -277,23 +334,14 @@ fn image_file(
         }
         manifests.push(manifest);
     }
-    let root = match <[Descriptor; 1]>::try_from(manifests) {
-        Ok([only]) => only,
+    match <[Descriptor; 1]>::try_from(manifests) {
+        Ok([only]) => Ok(only),
         Err(many) => {
             let bytes = json::pretty(&Index::new(many)).map_err(|e| failed(&e))?;
             let digest = session.store.oci_blob_put(&bytes)?;
-            Descriptor::new(media::INDEX, digest, bytes.len() as u64)
+            Ok(Descriptor::new(media::INDEX, digest, bytes.len() as u64))
         }
-    };
-    let mut names = tags.to_vec();
-    names.extend(references(&output.names)?);
-    let created = drafts.first().map_or((0, 0), |d| d.created);
-    note(outcome, &root, &names);
-    let image = OutputImage { root, names, created: Some(time::rfc3339(created.0, created.1)) };
-    let dest = destination(output, output.tar.unwrap_or(true))?;
-    unless_cancelled(session)?;
-    let write = if output.kind == OutputKind::Docker { output::write_docker } else { output::write_oci };
-    write(session.store, &image, &dest).map_err(|e| failed(&e))
+    }
 }
 
 fn note(outcome: &mut BuildOutcome, root: &Descriptor, names: &[Reference]) {
@@ -356,7 +404,7 @@ fn keep(
     })?;
     for (diff_id, bundle) in ids.into_iter().zip(&draft.layers) {
         config.rootfs.diff_ids.push(diff_id);
-        layers.push(BaseLayer { diff_id, blob: None, bundle: Some(*bundle) });
+        layers.push(BaseLayer { diff_id, blob: None, bundle: Some(*bundle), origin: None });
     }
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let digest: Sha256Digest = session.store.oci_blob_put(&bytes)?;

@@ -126,6 +126,8 @@ pub struct Output {
     pub dest: Option<Destination>,
     /// `name=`: names for the image, besides the tags.
     pub names: Vec<String>,
+    /// `push=true`: to the registries that the names name.
+    pub push: bool,
     /// `compression=` and `compression-level=`, `force-compression=`.
     pub compression: Compression,
     /// `rewrite-timestamp=true`.
@@ -136,6 +138,23 @@ pub struct Output {
     pub tar: Option<bool>,
     /// `annotation.*=`.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Output {
+    /// An output of a kind with nothing else said.
+    pub fn new(kind: OutputKind) -> Self {
+        Self {
+            kind,
+            dest: None,
+            names: Vec::new(),
+            push: false,
+            compression: Compression::default(),
+            rewrite_timestamp: false,
+            oci_mediatypes: None,
+            tar: None,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// `type=` of an output.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use memobuild_observe::{FailureKind, Observer, TraceEvent};
-use memobuild_oci::image::BaseImage;
+use memobuild_oci::{image::BaseImage, registry::Registries};
 use memobuild_plan::model::{BaseImage as BaseImagePlan, Plan, Step, StepId};
 use memobuild_sandbox::{Cancel, ModeChoice, ModeKind, OwnershipClass, Sandbox, SandboxConfig};
 use memobuild_store::{Provided, ScratchDir, Store};
@@ -30,6 +30,7 @@ pub(crate) struct Session<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) plan: &'a Plan,
     pub(crate) bases: Vec<Arc<BaseImage>>,
+    pub(crate) registries: Registries,
     pub(crate) contexts: &'a Contexts,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) cancel: Cancel,
@@ -69,6 +70,7 @@ impl<'a> Session<'a> {
         request: &'a BuildRequest,
         plan: &'a Plan,
         bases: Vec<Arc<BaseImage>>,
+        registries: Registries,
         contexts: &'a Contexts,
         observer: Arc<dyn Observer>,
         cancel: Cancel,
@@ -88,6 +90,7 @@ impl<'a> Session<'a> {
             request,
             plan,
             bases,
+            registries,
             contexts,
             observer,
             cancel,

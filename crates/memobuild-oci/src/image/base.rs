@@ -19,6 +19,7 @@ use crate::{
         Compression, Expected, LayerError, TimestampPolicy, apply_layer, decompress::Sniffed, export_layer,
         import_layer,
     },
+    reference::Reference,
     registry::Registries,
 };
 
@@ -48,6 +49,7 @@ pub struct BaseImage {
     pub layers: Vec<BaseLayer>,
     name: String,
     store: Store,
+    registries: Registries,
     place: Place,
     /// For docker archives: the layers' files.
     files: Vec<String>,
@@ -65,34 +67,45 @@ pub fn open(
     registries: &Registries,
 ) -> Result<BaseImage, ImageError> {
     match source {
-        ImageSource::Path { path, pick } => open_path(path, pick, platform, store),
+        ImageSource::Path { path, pick } => open_path(path, pick, platform, store, registries),
         ImageSource::Registry(reference) => {
             let fetched = registries.manifest(reference)?;
             let root = Descriptor::new(&fetched.media_type, fetched.digest, fetched.bytes.len() as u64);
             let place = Place::Registry(registries.clone(), reference.clone());
-            from_manifest(place, &root, Some(fetched.bytes), platform, store)
+            from_manifest(place, &root, Some(fetched.bytes), platform, store, registries)
         }
         ImageSource::Stored(reference) => {
             let image =
                 StoredImage::by_tag(store, reference)?.ok_or_else(|| ImageError::NotStored(reference.clone()))?;
-            from_stored(&image, &reference.familiar(), store)
+            from_stored(&image, &reference.familiar(), store, registries)
         }
     }
 }
 
-/// The image of a record.
-pub fn from_stored(image: &StoredImage, name: &str, store: &Store) -> Result<BaseImage, ImageError> {
+/// The image of a record. Layers that were never fetched are, from where they came, when they are needed.
+pub fn from_stored(
+    image: &StoredImage,
+    name: &str,
+    store: &Store,
+    registries: &Registries,
+) -> Result<BaseImage, ImageError> {
     let config_bytes = Place::Store.document(&image.config, store)?;
     let config = parse_config(&Place::Store, &config_bytes)?;
     let manifest = image.manifest.as_ref().map_or(image.config.digest, |m| m.digest);
-    let mut base =
-        BaseImage::new(Place::Store, name.into(), config, config_bytes, manifest, image.layers.clone(), store);
+    let known = Known { name: name.into(), config, config_bytes, manifest, layers: image.layers.clone() };
+    let mut base = BaseImage::new(Place::Store, known, store, registries);
     base.check()?;
     base.pinned = manifest;
     Ok(base)
 }
 
-fn open_path(path: &Path, pick: &Pick, platform: &Platform, store: &Store) -> Result<BaseImage, ImageError> {
+fn open_path(
+    path: &Path,
+    pick: &Pick,
+    platform: &Platform,
+    store: &Store,
+    registries: &Registries,
+) -> Result<BaseImage, ImageError> {
     let meta = std::fs::metadata(path).map_err(|source| ImageError::Io { path: path.to_path_buf(), source })?;
     let place = match meta.is_dir() {
         true => Place::Dir(path.to_path_buf()),
@@ -101,18 +114,19 @@ fn open_path(path: &Path, pick: &Pick, platform: &Platform, store: &Store) -> Re
     if let Some(bytes) = place.read_file("index.json")? {
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| place.invalid("index.json", &e.to_string()))?;
         let (root, bytes) = choose::from_layout(&place, &index, pick, store)?;
-        return from_manifest(place, &root, bytes, platform, store);
+        return from_manifest(place, &root, bytes, platform, store, registries);
     }
     if place.open_file("manifest.json")?.is_none() {
         let why = "neither an OCI layout (index.json) nor a docker archive (manifest.json)".into();
         return Err(ImageError::NotAnImage { path: path.to_path_buf(), why });
     }
     let found = docker_archive::find(&place, pick, platform)?;
-    let layers =
-        found.config.rootfs.diff_ids.iter().map(|d| BaseLayer { diff_id: *d, blob: None, bundle: None }).collect();
-    let id = Sha256Digest::of(&found.config_bytes);
-    let name = place.shown();
-    let mut base = BaseImage::new(place, name, found.config, found.config_bytes, id, layers, store);
+    let layer = |diff_id: &Sha256Digest| BaseLayer { diff_id: *diff_id, blob: None, bundle: None, origin: None };
+    let layers = found.config.rootfs.diff_ids.iter().map(layer).collect();
+    let manifest = Sha256Digest::of(&found.config_bytes);
+    let (config, config_bytes) = (found.config, found.config_bytes);
+    let known = Known { name: place.shown(), config, config_bytes, manifest, layers };
+    let mut base = BaseImage::new(place, known, store, registries);
     base.files = found.layers;
     base.check()?;
     Ok(base)
@@ -124,6 +138,7 @@ fn from_manifest(
     bytes: Option<Vec<u8>>,
     platform: &Platform,
     store: &Store,
+    registries: &Registries,
 ) -> Result<BaseImage, ImageError> {
     let chosen = choose::for_platform(&place, root, bytes, platform, store)?;
     let (ids, blobs) = (&chosen.config.rootfs.diff_ids, chosen.manifest.layers);
@@ -131,13 +146,18 @@ fn from_manifest(
         let why = format!("the config names {} layers, the manifest {}", ids.len(), blobs.len());
         return Err(place.invalid("image", &why));
     }
+    let origin = match &place {
+        Place::Registry(_, reference) => Some(Reference { tag: None, digest: None, ..reference.clone() }),
+        _ => None,
+    };
     let layer = |(diff_id, mut blob): (&Sha256Digest, Descriptor)| {
         blob.media_type = media::oci_layer(&blob.media_type).into();
-        BaseLayer { diff_id: *diff_id, blob: Some(blob), bundle: None }
+        BaseLayer { diff_id: *diff_id, blob: Some(blob), bundle: None, origin: origin.clone() }
     };
     let layers = ids.iter().zip(blobs).map(layer).collect();
-    let name = place.shown();
-    let mut base = BaseImage::new(place, name, chosen.config, chosen.config_bytes, chosen.digest, layers, store);
+    let (config, config_bytes, manifest) = (chosen.config, chosen.config_bytes, chosen.digest);
+    let known = Known { name: place.shown(), config, config_bytes, manifest, layers };
+    let mut base = BaseImage::new(place, known, store, registries);
     base.pinned = root.digest;
     Ok(base)
 }
@@ -146,16 +166,18 @@ fn parse_config(place: &Place, bytes: &[u8]) -> Result<ImageConfig, ImageError> 
     serde_json::from_slice(bytes).map_err(|e| place.invalid("config", &e.to_string()))
 }
 
+/// What is known of an image once it is opened.
+struct Known {
+    name: String,
+    config: ImageConfig,
+    config_bytes: Vec<u8>,
+    manifest: Sha256Digest,
+    layers: Vec<BaseLayer>,
+}
+
 impl BaseImage {
-    fn new(
-        place: Place,
-        name: String,
-        config: ImageConfig,
-        config_bytes: Vec<u8>,
-        manifest: Sha256Digest,
-        layers: Vec<BaseLayer>,
-        store: &Store,
-    ) -> Self {
+    fn new(place: Place, known: Known, store: &Store, registries: &Registries) -> Self {
+        let Known { name, config, config_bytes, manifest, layers } = known;
         let imported = layers.iter().map(|l| Mutex::new(l.bundle)).collect();
         Self {
             platform: config.platform.clone(),
@@ -166,6 +188,7 @@ impl BaseImage {
             layers,
             name,
             store: store.clone(),
+            registries: registries.clone(),
             place,
             files: Vec::new(),
             imported,
@@ -323,25 +346,25 @@ impl BaseImage {
 
     /// Downloads what is on a registry side by side; importing each is quick beside that. `progress` is told the sum.
     fn fetch_all(&self, progress: Progress<'_>) -> Result<(), ImageError> {
-        let Place::Registry(registries, reference) = &self.place else { return Ok(()) };
         let mut wanted = Vec::new();
         for i in 0..self.layers.len() {
             let noted = || self.store.record_get(CONTENTS, &key(&self.layer(i)?.diff_id)).map_err(ImageError::from);
             if self.known_layer(i)?.is_none() && noted()?.is_none() {
-                wanted.extend(self.layer(i)?.blob.clone());
+                let layer = self.layer(i)?;
+                wanted.extend(layer.origin.as_ref().zip(layer.blob.as_ref()));
             }
         }
-        let total: u64 = wanted.iter().map(|b| b.size).sum();
+        let total: u64 = wanted.iter().map(|(_, blob)| blob.size).sum();
         let done: Vec<_> = wanted.iter().map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let fetch = || {
                 use std::sync::atomic::Ordering::Relaxed;
-                while let (i, Some(blob)) = {
+                while let (i, Some((origin, blob))) = {
                     let i = next.fetch_add(1, Relaxed);
                     (i, wanted.get(i))
                 } {
-                    registries.blob(reference, blob, &self.store, &|bytes, _| {
+                    self.registries.blob(origin, blob, &self.store, &|bytes, _| {
                         if let Some(slot) = done.get(i) {
                             slot.store(bytes, Relaxed);
                         }
@@ -365,6 +388,9 @@ impl BaseImage {
         let blob = described.blob.as_ref();
         let blob =
             blob.ok_or_else(|| self.place.invalid(&described.diff_id.to_string(), "the layer is not in the store"))?;
+        if let Some(origin) = &described.origin {
+            self.registries.blob(origin, blob, &self.store, progress)?;
+        }
         self.place.open_blob(blob, &self.store, progress)
     }
 

@@ -81,4 +81,6 @@ pub struct BaseLayer {
     pub blob: Option<Descriptor>,
     /// Its bundle, where it is known.
     pub bundle: Option<BundleId>,
+    /// The repository from which the blob can be fetched, of a layer that came from a registry.
+    pub origin: Option<Reference>,
 }

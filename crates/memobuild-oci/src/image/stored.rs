@@ -46,6 +46,8 @@ struct LayerRecord {
     bundle: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blob: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
 }
 
 impl StoredImage {
@@ -64,6 +66,7 @@ impl StoredImage {
                 diff_id: layer.diff_id.to_string(),
                 bundle: layer.bundle.map(|b| b.hex()),
                 blob: layer.blob.clone(),
+                origin: layer.origin.as_ref().map(Reference::to_string),
             });
         }
         let record = Record {
@@ -117,6 +120,7 @@ fn parse(what: &str, value: &[u8]) -> Result<StoredImage, ImageError> {
             diff_id: layer.diff_id.parse().map_err(|e| invalid(what, e))?,
             bundle: layer.bundle.map(|b| BundleId::from_hex(&b).map_err(|e| invalid(what, e))).transpose()?,
             blob: layer.blob,
+            origin: layer.origin.map(|o| o.parse().map_err(|e| invalid(what, e))).transpose()?,
         })
     };
     let layers = record.layers.into_iter().map(layer).collect::<Result<_, ImageError>>()?;

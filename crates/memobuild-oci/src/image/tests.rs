@@ -159,7 +159,7 @@ fn own_images_are_kept_under_their_names() {
     let bundle = base.ensure_layer(0, &|_, _| ()).unwrap();
     let digest = store.oci_blob_put(&base.config_bytes).unwrap();
     // The layer is known as a bundle alone: its blob is made when it is asked for.
-    let layers = vec![BaseLayer { diff_id: base.layers[0].diff_id, blob: None, bundle: Some(bundle) }];
+    let layers = vec![BaseLayer { diff_id: base.layers[0].diff_id, blob: None, bundle: Some(bundle), origin: None }];
     let config = Descriptor::new(media::CONFIG, digest, base.config_bytes.len() as u64);
     let image = StoredImage { config, layers, manifest: None, created_secs: 5 };
     let names: Vec<Reference> = vec!["a".parse().unwrap(), "b.io/c:1".parse().unwrap()];

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use memobuild_store::StoreError;
 use memobuild_tree::{Sha256Digest, path::display};
 
-use crate::layer::LayerError;
+use crate::{layer::LayerError, registry::RegistryError};
 
 /// An output that failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum OutputError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The registry failed or refused.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A root file system can't be written as tar.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -64,6 +67,7 @@ impl OutputError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(e) => e.hint(),
+            Self::Registry(e) => e.hint(),
             Self::ManyPlatforms => Some("use --output type=oci, or one --platform".into()),
             Self::InTheWay { .. } => Some("take it away, or choose an empty directory".into()),
             _ => None,

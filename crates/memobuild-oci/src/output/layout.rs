@@ -171,7 +171,8 @@ fn blobs(store: &Store, root: &Descriptor) -> Result<BTreeMap<Sha256Digest, std:
     Ok(out)
 }
 
-fn read(store: &Store, digest: &Sha256Digest) -> Result<Vec<u8>, OutputError> {
+/// A document of the image.
+pub(super) fn read(store: &Store, digest: &Sha256Digest) -> Result<Vec<u8>, OutputError> {
     let path = store.oci_blob_path(digest).ok_or(OutputError::NoBlob(*digest))?;
     fs::read(&path).map_err(|source| OutputError::Io { path, source })
 }

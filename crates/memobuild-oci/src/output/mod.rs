@@ -1,4 +1,4 @@
-//! Images as files that other tools read: `type=oci`, `docker`, `tar` and `local`.
+//! Images as other tools read them: as files (`type=oci`, `docker`, `tar` and `local`) and on registries.
 //!
 //! In: a manifest in the store (made by [`assemble`]) or a tree. Out: a file, a directory or standard output. Files get
 //! their names only when they are whole. Called by the engine. Never: writes through a symbolic link.
@@ -7,6 +7,7 @@ mod dest;
 mod error;
 mod layout;
 mod local;
+mod push;
 mod rootfs;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use dest::Dest;
 pub use error::OutputError;
 pub use layout::{write_docker, write_oci};
 pub use local::write_local;
+pub use push::{Push, Report};
 pub use rootfs::write_tar;
 
 use crate::reference::Reference;

@@ -1,31 +1,30 @@
-//! The requests themselves.
+//! Connections, credentials and the one way in which requests are made.
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
 };
 
-use memobuild_image::{Descriptor, media};
+use memobuild_image::Descriptor;
 use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
-use ureq::{Agent, Body, http::Response};
+use ureq::{
+    Agent, Body, SendBody,
+    http::{Method, Request, Response},
+};
 
 use super::{
     RegistryError,
     auth::{Challenge, Token, refresh},
     credentials::{Credentials, DockerConfig},
-    retry::Backoff,
     tls::agent,
 };
 use crate::reference::Reference;
-
-/// The longest manifest, index or config that is read (distribution-spec asks for at least 4 MiB).
-const MAX_DOCUMENT: u64 = 8 << 20;
-/// What is asked for when a manifest is wanted.
-const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// How registries are spoken to.
 #[derive(Debug, Clone, Default)]
@@ -72,12 +71,40 @@ impl std::fmt::Debug for Registries {
 }
 
 /// One repository on one host.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     inner: &'a Inner,
     /// As the user wrote it.
-    registry: &'a str,
+    pub(super) registry: &'a str,
     host: &'a str,
-    repository: &'a str,
+    pub(super) repository: &'a str,
+}
+
+/// A request, which may have to be sent twice.
+pub(super) struct Question<'a> {
+    pub(super) method: Method,
+    /// Below the repository, or an absolute path or address that the registry named.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) payload: Payload<'a>,
+}
+
+/// What a request carries.
+pub(super) enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// So many bytes of a file from an offset on; told of how many have been read.
+    Part {
+        file: &'a File,
+        offset: u64,
+        length: u64,
+        progress: &'a (dyn Fn(u64) + Sync),
+    },
+}
+
+/// An answer, and whether it was given to somebody with a name.
+pub(super) struct Answer {
+    pub(super) response: Response<Body>,
+    with_credentials: bool,
 }
 
 impl Registries {
@@ -91,6 +118,12 @@ impl Registries {
             schemes: Mutex::default(),
             options,
         }))
+    }
+
+    /// The repository itself, never a mirror: what is pushed goes where it was said to go.
+    pub(super) fn target<'a>(&'a self, reference: &'a Reference) -> Target<'a> {
+        let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
+        Target { inner: &self.0, registry: &reference.registry, host, repository: &reference.repository }
     }
 
     /// The manifest or index that a reference names, by its digest if it has one.
@@ -135,145 +168,30 @@ impl Registries {
                 answer => return answer,
             }
         }
-        let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
-        ask(&target(host))
+        ask(&self.target(reference))
     }
 }
 
 impl Target<'_> {
-    fn manifest(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.manifest_once(wanted, digest) {
-                Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(None) => {
-                    tracing::debug!("trying again: {e}");
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    fn manifest_once(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {
-        let mut response = self.get(&format!("manifests/{wanted}"), &[("accept", ACCEPT)], wanted)?;
-        let declared = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let declared = declared.split(';').next().unwrap_or_default().trim().to_owned();
-        let mut bytes = Vec::new();
-        let read = response.body_mut().as_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-        read.map_err(|e| self.transport(io_error(e)))?;
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(self.protocol(format!("the manifest {wanted} is over 8 MiB")));
-        }
-        let actual = Sha256Digest::of(&bytes);
-        if let Some(expected) = digest.filter(|d| *d != actual) {
-            return Err(RegistryError::DigestMismatch {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                expected,
-                actual,
-            });
-        }
-        let value: serde_json::Value = serde_json::from_slice(&bytes)
-            .map_err(|e| self.protocol(format!("the manifest {wanted} is not JSON: {e}")))?;
-        let own = value.get("mediaType").and_then(|m| m.as_str()).unwrap_or_default();
-        let media_type = if own.is_empty() { declared } else { own.to_owned() };
-        if media::DOCKER_MANIFEST_V1.contains(&media_type.as_str()) || value.get("fsLayers").is_some() {
-            return Err(
-                self.protocol("the image has a manifest of Docker's schema 1, which nothing writes since 2017".into())
-            );
-        }
-        Ok(FetchedManifest { bytes, media_type, digest: actual })
-    }
-
-    fn blob(
+    /// Asks for something, answered by 200 or 206.
+    pub(super) fn get(
         &self,
-        blob: &Descriptor,
-        store: &Store,
-        progress: &(dyn Fn(u64, Option<u64>) + Sync),
-    ) -> Result<(), RegistryError> {
-        if store.oci_blob_path(&blob.digest).is_some() {
-            return Ok(());
-        }
-        let Some(mut partial) = store.partial(&blob.digest)? else { return Ok(()) };
-        let mut backoff = Backoff::default();
-        if partial.offset() > blob.size {
-            partial.restart()?;
-        }
-        while partial.offset() < blob.size {
-            let before = partial.offset();
-            let result = self.blob_once(blob, &mut partial, progress);
-            if partial.offset() > before {
-                backoff.progress();
-            }
-            match result {
-                Ok(()) if partial.offset() > before => {}
-                Ok(()) if backoff.again(None) => {}
-                Ok(()) => {
-                    return Err(
-                        self.protocol(format!("{}: the registry sends fewer bytes than it announced", blob.digest))
-                    );
-                }
-                Err(e) if e.is_transient() && backoff.again(None) => {
-                    tracing::debug!("{}: going on at byte {}: {e}", blob.digest, partial.offset());
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        partial.finish().map(drop).map_err(|e| match e {
-            memobuild_store::StoreError::DigestMismatch { expected, actual, .. } => RegistryError::DigestMismatch {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                expected,
-                actual,
-            },
-            other => other.into(),
-        })
-    }
-
-    fn blob_once(
-        &self,
-        blob: &Descriptor,
-        partial: &mut memobuild_store::Partial,
-        progress: &(dyn Fn(u64, Option<u64>) + Sync),
-    ) -> Result<(), RegistryError> {
-        let range = format!("bytes={}-", partial.offset());
-        // No packing on the way: the range counts the blob's own bytes.
-        let mut headers = vec![("accept-encoding", "identity")];
-        if partial.offset() > 0 {
-            headers.push(("range", &range));
-        }
-        let mut response = self.get(&format!("blobs/{}", blob.digest), &headers, &blob.digest.to_string())?;
-        if partial.offset() > 0 {
-            let start = response.headers().get("content-range").and_then(|v| v.to_str().ok());
-            let goes_on = start.is_some_and(|s| s.starts_with(&format!("bytes {}-", partial.offset())));
-            if response.status() != 206 || !goes_on {
-                partial.restart()?;
-            }
-        }
-        let mut reader = response.body_mut().as_reader();
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(self.transport(io_error(e))),
-            };
-            if partial.offset() + count as u64 > blob.size {
-                let what = format!("{}: the registry sends more bytes than it announced", blob.digest);
-                partial.restart()?;
-                return Err(self.protocol(what));
-            }
-            let written = partial.write_all(buffer.get(..count).unwrap_or_default());
-            written.map_err(memobuild_store::StoreError::io("write the download of", blob.digest.hex()))?;
-            progress(partial.offset(), Some(blob.size));
+        path: &str,
+        headers: &[(&str, &str)],
+        what: &str,
+    ) -> Result<Response<Body>, RegistryError> {
+        let answer = self.ask(&Question { method: Method::GET, path, headers, payload: Payload::None })?;
+        match answer.response.status().as_u16() {
+            200 | 206 => Ok(answer.response),
+            _ => Err(self.refused(answer, what)),
         }
     }
 
-    /// One request, with authorisation if it is asked for, answered by 200 or 206.
-    fn get(&self, path: &str, headers: &[(&str, &str)], what: &str) -> Result<Response<Body>, RegistryError> {
+    /// One request, with authorisation if it is asked for. Any answer but "who are you" is the caller's to read.
+    pub(super) fn ask(&self, question: &Question<'_>) -> Result<Answer, RegistryError> {
         let key = (self.host.to_owned(), self.repository.to_owned());
         let known = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let mut response = self.send(path, headers, known.as_deref())?;
+        let mut response = self.send(question, known.as_deref())?;
         let mut with_credentials = false;
         if response.status() == 401 {
             // All headers are looked at: some registries offer both ways.
@@ -282,40 +200,41 @@ impl Target<'_> {
             let credentials = self.inner.config.for_registry(self.registry);
             with_credentials = credentials.is_some();
             if let Some(authorization) = self.authorize(&challenges, credentials.as_ref())? {
-                response = self.send(path, headers, Some(&authorization))?;
-                if response.status().is_success() {
+                response = self.send(question, Some(&authorization))?;
+                if response.status() != 401 {
                     self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, authorization);
                 }
             }
         }
+        Ok(Answer { response, with_credentials })
+    }
+
+    /// The error that an answer is.
+    pub(super) fn refused(&self, answer: Answer, what: &str) -> RegistryError {
+        let Answer { mut response, with_credentials } = answer;
         match response.status().as_u16() {
-            200 | 206 => Ok(response),
-            404 => Err(RegistryError::NotFound {
+            404 => RegistryError::NotFound {
                 registry: self.registry.into(),
                 repository: self.repository.into(),
                 what: what.into(),
-            }),
-            401 | 403 => Err(RegistryError::Denied {
+            },
+            401 | 403 => RegistryError::Denied {
                 registry: self.registry.into(),
                 repository: self.repository.into(),
                 detail: detail(&mut response),
                 with_credentials,
-            }),
-            status => Err(RegistryError::Status {
+            },
+            status => RegistryError::Status {
                 registry: self.registry.into(),
                 repository: self.repository.into(),
                 status,
+                retry_after: retry_after(&response),
                 detail: detail(&mut response),
-            }),
+            },
         }
     }
 
-    fn send(
-        &self,
-        path: &str,
-        headers: &[(&str, &str)],
-        authorization: Option<&str>,
-    ) -> Result<Response<Body>, RegistryError> {
+    fn send(&self, question: &Question<'_>, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
         let known = self.inner.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(self.host).copied();
         let insecure = is_loopback(self.host) || self.inner.options.insecure.iter().any(|h| h == self.host);
         let schemes: &[&'static str] = match known {
@@ -325,15 +244,16 @@ impl Target<'_> {
             None if insecure => &["https", "http"],
             None => &["https"],
         };
+        let agent = if insecure { &self.inner.unchecked } else { &self.inner.checked };
         let mut failure = None;
         for scheme in schemes {
-            let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.repository);
-            let agent = if insecure { &self.inner.unchecked } else { &self.inner.checked };
-            let mut request = agent.get(&url);
-            for (name, value) in headers.iter().copied().chain(authorization.map(|a| ("authorization", a))) {
-                request = request.header(name, value);
-            }
-            match request.call() {
+            let url = match question.path {
+                path if path.contains("://") => path.to_owned(),
+                // A place on the same host, as the registry named it.
+                path if path.starts_with('/') => format!("{scheme}://{}{path}", self.host),
+                path => format!("{scheme}://{}/v2/{}/{path}", self.host, self.repository),
+            };
+            match call(agent, &url, question, authorization) {
                 // Go's servers answer so to plain http on a TLS port.
                 Ok(response) if *scheme == "http" && response.status() == 400 && schemes.len() > 1 => {}
                 Ok(response) => {
@@ -384,6 +304,7 @@ impl Target<'_> {
                     registry: self.registry.into(),
                     repository: self.repository.into(),
                     status,
+                    retry_after: retry_after(&answer),
                     detail: Some(format!("from the token server {realm}")),
                 });
             }
@@ -394,7 +315,7 @@ impl Target<'_> {
         Ok(Some(format!("Bearer {token}")))
     }
 
-    fn transport(&self, source: ureq::Error) -> RegistryError {
+    pub(super) fn transport(&self, source: ureq::Error) -> RegistryError {
         RegistryError::Transport {
             registry: self.registry.into(),
             repository: self.repository.into(),
@@ -402,17 +323,62 @@ impl Target<'_> {
         }
     }
 
-    fn protocol(&self, what: String) -> RegistryError {
+    pub(super) fn protocol(&self, what: String) -> RegistryError {
         RegistryError::Protocol { registry: self.registry.into(), repository: self.repository.into(), what }
     }
 }
 
 /// The client's own error in one of reading a body.
-fn io_error(e: io::Error) -> ureq::Error {
+pub(super) fn io_error(e: io::Error) -> ureq::Error {
     match e.downcast::<ureq::Error>() {
         Ok(inner) => inner,
         Err(e) => ureq::Error::Io(e),
     }
+}
+
+fn call(
+    agent: &Agent,
+    url: &str,
+    question: &Question<'_>,
+    authorization: Option<&str>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut request = Request::builder().method(question.method.clone()).uri(url);
+    for (name, value) in question.headers.iter().copied().chain(authorization.map(|a| ("authorization", a))) {
+        request = request.header(name, value);
+    }
+    match &question.payload {
+        Payload::None => agent.run(request.body(())?),
+        Payload::Bytes(bytes) => agent.run(request.body(*bytes)?),
+        Payload::Part { file, offset, length, progress } => {
+            let mut part = Part { file, at: *offset, left: *length, progress: *progress };
+            agent.run(request.header("content-length", *length).body(SendBody::from_reader(&mut part))?)
+        }
+    }
+}
+
+/// Part of a file being sent.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        (self.progress)(self.at);
+        Ok(count)
+    }
+}
+
+/// What a server wishes: a number of seconds (RFC 9110; a date is no use to a clock that may differ).
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let text = response.headers().get("retry-after")?.to_str().ok()?;
+    Some(Duration::from_secs(text.trim().parse().ok()?))
 }
 
 /// The message in an error answer (distribution-spec, "Error Codes").

@@ -1,5 +1,7 @@
 //! What can go wrong between here and a registry.
 
+use std::time::Duration;
+
 use memobuild_store::StoreError;
 use memobuild_tree::Sha256Digest;
 
@@ -37,6 +39,8 @@ pub enum RegistryError {
         repository: String,
         /// HTTP status.
         status: u16,
+        /// How long the registry wishes to be left alone (`Retry-After`).
+        retry_after: Option<Duration>,
         /// The registry's own words.
         detail: Option<String>,
     },
@@ -76,6 +80,9 @@ pub enum RegistryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was to be sent can't be had.
+    #[error(transparent)]
+    Source(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl RegistryError {
@@ -102,7 +109,7 @@ impl RegistryError {
             },
             Self::DigestMismatch { .. } => "something between here and the registry changes what it sends".into(),
             Self::Store(e) => return e.hint(),
-            Self::Status { .. } | Self::Protocol { .. } => return None,
+            Self::Status { .. } | Self::Protocol { .. } | Self::Source(_) => return None,
         })
     }
 
@@ -116,6 +123,14 @@ impl RegistryError {
                 _ => false,
             },
             _ => false,
+        }
+    }
+
+    /// How long the registry wishes to be left alone.
+    pub(super) fn wish(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 

@@ -1,15 +1,19 @@
-//! Registries: pulls over the OCI distribution API (distribution-spec 1.1, "Pull").
+//! Registries over the OCI distribution API (distribution-spec 1.1).
 //!
-//! In: references. Out: manifests' bytes, and blobs in the store, both verified by digest. Called by [`crate::image`].
-//! Broken downloads go on where they stopped; only transient failures are tried again. Never pushes.
+//! In: references, and what is to be pushed there. Out: manifests' bytes, and blobs in the store, both verified by digest.
+//! Called by [`crate::image`] and [`crate::output`]. Broken transfers go on where they stopped; only transient failures
+//! are tried again.
 
 mod auth;
 mod client;
 mod credentials;
 mod error;
+mod pull;
+mod push;
 pub(crate) mod retry;
 pub(crate) mod tls;
 
 pub(crate) use auth::parameters;
 pub use client::{FetchedManifest, Registries, RegistryOptions};
 pub use error::RegistryError;
+pub use push::{Pushed, Source};

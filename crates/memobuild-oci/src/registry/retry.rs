@@ -1,11 +1,16 @@
 //! When to try again, and how long to wait.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher as _, Hasher as _},
+    thread,
+    time::Duration,
+};
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Failures in a row, without a byte of progress between them, that end it.
-const ATTEMPTS: u32 = 7;
+const ATTEMPTS: u32 = 8;
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
@@ -20,7 +25,8 @@ impl Backoff {
     }
 
     /// Waits and says that another attempt may be made, or says that there have been enough. The wait doubles from
-    /// 100 ms to 5 s; a server's own wish (`Retry-After`) counts if it is longer, up to 30 s.
+    /// 100 ms to 5 s, less up to a quarter by chance, so that not all who were cut off come back at once; a server's
+    /// own wish (`Retry-After`) counts if it is longer, up to 30 s.
     pub(crate) fn again(&mut self, wished: Option<Duration>) -> bool {
         self.failures += 1;
         if self.failures >= ATTEMPTS {
@@ -28,6 +34,7 @@ impl Backoff {
         }
         let own = (FIRST * 2u32.saturating_pow(self.failures - 1)).min(LONGEST);
         let wished = wished.unwrap_or_default().min(Duration::from_secs(30));
+        let own = own - own.mul_f64(f64::from(RandomState::new().build_hasher().finish() as u16) / 65536.0 / 4.0);
         thread::sleep(own.max(wished));
         true
     }

@@ -7,7 +7,7 @@ use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
 use memobuild_image::{Descriptor, ImageConfig};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
-    image::{BaseImage, BaseLayer, from_stored},
+    image::{BaseImage, BaseLayer},
     layer::{self, Compression, TimestampPolicy},
     output::{self, Dest, OutputImage},
 };
@@ -54,7 +54,8 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
             return Err(Failure::usage("the image is in the store already: expected type=oci, docker, tar or local"));
         }
         OutputKind::Oci | OutputKind::Docker => {
-            let manifest = assemble(&store, &named, &args.output.annotations, Some(&args.output))?;
+            let base = base(&store, &named)?;
+            let manifest = assemble(&store, &named, &base, &args.output.annotations, Some(&args.output))?;
             let config = config(&store, &named)?;
             let mut names = vec![named.name.clone().with_default_tag()];
             if !args.output.names.is_empty() {
@@ -92,6 +93,7 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
 pub(crate) fn assemble(
     store: &Store,
     named: &image::Named,
+    base: &BaseImage,
     annotations: &BTreeMap<String, String>,
     output: Option<&Output>,
 ) -> Result<Descriptor, Failure> {
@@ -99,9 +101,8 @@ pub(crate) fn assemble(
         let oci = o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker);
         !oci
     });
-    let base = base(store, named)?;
     let layers: Vec<Descriptor> =
-        (0..base.layers.len()).map(|i| layer(store, &base, i, output)).collect::<Result<_, _>>()?;
+        (0..base.layers.len()).map(|i| layer(store, base, i, output)).collect::<Result<_, _>>()?;
     let config = image::blob(store, &named.image.config.digest)?;
     let assembled = output::assemble(store, &config, &layers, annotations, docker_types).map_err(output_failure)?;
     Ok(assembled.manifest)
@@ -113,14 +114,19 @@ fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> 
     let broken = |e| Failure::caused(FailureKind::Cache, &e);
     let wanted = output.and_then(compression);
     let known = base.layers.get(i);
-    if let (Some(wanted), Some(BaseLayer { blob: None, bundle: Some(bundle), diff_id })) = (wanted, known) {
+    if let (Some(wanted), Some(BaseLayer { blob: None, bundle: Some(bundle), diff_id, .. })) = (wanted, known) {
         let made = layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken)?;
         // The config names the diff ID: a layer that was built with other times has another one.
         if made.diff_id == *diff_id {
             return Ok(made.blob);
         }
     }
-    let blob = base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?;
+    let lies = known.and_then(|layer| layer.blob.clone());
+    let blob = match lies.filter(|_| output.is_some_and(|o| o.push && !o.compression.force)) {
+        // The registry may have it, so that nobody needs to fetch it.
+        Some(blob) => blob,
+        None => base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?,
+    };
     match wanted {
         Some(wanted) if output.is_some_and(|o| o.compression.force) && blob.media_type != wanted.media_type() => {
             Ok(layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)?.blob)
@@ -143,8 +149,8 @@ fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
     serde_json::from_slice(&bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))
 }
 
-fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
-    from_stored(&named.image, &named.name.familiar(), store).map_err(image::failure)
+pub(crate) fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
+    image::opened(store, named, &image::registries())
 }
 
 /// Images become a directory where that is asked for, or where the name says so.
@@ -162,8 +168,12 @@ fn dest(output: &Output) -> Result<Dest, Failure> {
     }
 }
 
-fn output_failure(error: output::OutputError) -> Failure {
-    let failure = Failure::caused(FailureKind::Cache, &error);
+pub(crate) fn output_failure(error: output::OutputError) -> Failure {
+    let kind = match &error {
+        output::OutputError::Registry(_) => FailureKind::Registry,
+        _ => FailureKind::Cache,
+    };
+    let failure = Failure::caused(kind, &error);
     match error.hint() {
         Some(hint) => failure.with_hint(hint),
         None => failure,

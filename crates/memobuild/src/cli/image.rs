@@ -2,8 +2,9 @@
 
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
-    image::{ImageError, StoredImage},
+    image::{BaseImage, ImageError, StoredImage, from_stored},
     reference::Reference,
+    registry::{Registries, RegistryOptions},
 };
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
@@ -65,6 +66,16 @@ pub(crate) fn store_with(text: &str) -> Result<Store, Failure> {
         Failure::usage(format!("no image {text}: memobuild's store is empty"))
             .with_hint("`memobuild build -t NAME` makes an image")
     })
+}
+
+/// Connections to registries, with the user's credentials.
+pub(crate) fn registries() -> Registries {
+    Registries::new(RegistryOptions::default())
+}
+
+/// The image with its layers, those that lie on a registry included.
+pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<BaseImage, Failure> {
+    from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)
 }
 
 /// The bytes of a small blob of the store: a config or manifest.

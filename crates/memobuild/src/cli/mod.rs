@@ -20,6 +20,7 @@ mod images;
 mod inspect;
 mod planning;
 mod prune;
+mod push;
 mod signals;
 mod source;
 mod text;
@@ -60,6 +61,7 @@ enum Command {
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
+    Push(push::PushArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -92,6 +94,7 @@ fn run(command: Command) -> CliResult {
         Command::Images(args) => images::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Push(args) => push::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -34,7 +34,11 @@ pub(crate) struct BuildArgs {
     #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = values::annotation, help_heading = "Image")]
     pub(crate) annotations: Vec<(String, String)>,
 
-    /// Where the result goes: type=oci|docker|tar|local|image,dest=PATH; a bare path is a directory, - a tar on
+    /// Push the image to the registries that its names name; short for --output type=registry
+    #[arg(long, help_heading = "Image")]
+    pub(crate) push: bool,
+
+    /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH; a bare path is a directory, - a tar on
     /// standard output [default: the image stays in memobuild's store]
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = values::output, help_heading = "Image")]
     pub(crate) outputs: Vec<Output>,
@@ -137,6 +141,8 @@ Examples:
   Write the root file system of stage `bin` to ./out, or as a tar:
     memobuild build --target bin -o out .
     memobuild build --target bin -o - . | tar -t
+  Build and push:
+    memobuild build -t registry.example/app:1 --push .
   Give arguments, secrets and base images:
     memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
     memobuild build --build-context busybox=oci-layout://base .

@@ -1,6 +1,6 @@
 //! Arguments to a [`BuildRequest`]. Checks what clap can't: how arguments go together.
 
-use memobuild_engine::{BuildRequest, ContextInput, DockerfileInput, SandboxChoice};
+use memobuild_engine::{BuildRequest, ContextInput, DockerfileInput, Output, OutputKind, SandboxChoice};
 use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
@@ -16,6 +16,18 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
             return Err(Failure::usage(format!("--tag {tag}: a name to be given can't hold a digest")));
         }
     }
+    let mut outputs = args.outputs;
+    if args.push {
+        // As buildx has it: an image that is asked for anyway is the one that is pushed.
+        let mut images = outputs.iter_mut().filter(|o| o.kind == OutputKind::Image).peekable();
+        match images.peek() {
+            Some(_) => images.for_each(|o| o.push = true),
+            None => outputs.push(Output { push: true, ..Output::new(OutputKind::Image) }),
+        }
+    }
+    if outputs.iter().any(|o| o.push && o.names.is_empty()) && args.tags.is_empty() {
+        return Err(Failure::usage("there is no name to push under").with_hint("give one: -t REGISTRY/NAME:TAG"));
+    }
     Ok(BuildRequest {
         context: args.context,
         dockerfile,
@@ -23,7 +35,7 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         secrets: args.secrets.into_iter().collect(),
         ssh: args.ssh.into_iter().collect(),
         tags: args.tags,
-        outputs: args.outputs,
+        outputs,
         annotations: args.annotations.into_iter().collect(),
         sandbox: SandboxChoice::from(args.sandbox),
         pull: args.pull,

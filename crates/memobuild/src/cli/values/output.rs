@@ -1,13 +1,13 @@
 //! `--output`.
 
-use memobuild_engine::{Compression, CompressionMethod, Destination, Output, OutputKind};
+use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
 
 use super::{boolean, csv};
 
 const KEYS: &str = "type, dest, name, compression, compression-level, force-compression, oci-mediatypes, \
-                    rewrite-timestamp, tar, annotation.KEY";
+                    rewrite-timestamp, tar, push, annotation.KEY";
 
-/// `type=oci|docker|tar|local|image,dest=...`; a bare path is a directory, `-` a tar on standard output.
+/// `type=oci|docker|tar|local|image|registry,dest=...`; a bare path is a directory, `-` a tar on standard output.
 pub(crate) fn output(text: &str) -> Result<Output, String> {
     let fields = csv::fields(text)?;
     if let [only] = fields.as_slice()
@@ -25,6 +25,9 @@ pub(crate) fn output(text: &str) -> Result<Output, String> {
     for field in &fields {
         let (key, value) = csv::key_value(field)?;
         match key.as_str() {
+            "type" if value == "registry" => {
+                (kind, out.push) = (Some(OutputKind::Image), true);
+            }
             "type" => kind = Some(kind_of(value)?),
             "dest" => {
                 out.dest = Some(if value == "-" { Destination::Stdout } else { Destination::Path(value.into()) });
@@ -39,10 +42,7 @@ pub(crate) fn output(text: &str) -> Result<Output, String> {
             "oci-mediatypes" => out.oci_mediatypes = Some(boolean(&key, value)?),
             "rewrite-timestamp" => out.rewrite_timestamp = boolean(&key, value)?,
             "tar" => out.tar = Some(boolean(&key, value)?),
-            "push" if boolean(&key, value)? => {
-                return Err("pushing is not supported: write type=oci and copy that".into());
-            }
-            "push" => {}
+            "push" => out.push = boolean(&key, value)?,
             _ => {
                 let Some(name) = key.strip_prefix("annotation.").or_else(|| key.strip_prefix("annotation-manifest."))
                 else {
@@ -54,22 +54,13 @@ pub(crate) fn output(text: &str) -> Result<Output, String> {
             }
         }
     }
-    out.kind = kind.ok_or("type=... is missing: expected type=oci|docker|tar|local|image")?;
+    out.kind = kind.ok_or("type=... is missing: expected type=oci|docker|tar|local|image|registry")?;
     check_dest(&mut out)?;
     Ok(out)
 }
 
 fn plain(kind: OutputKind, dest: Option<Destination>) -> Output {
-    Output {
-        kind,
-        dest,
-        names: Vec::new(),
-        compression: Compression::default(),
-        rewrite_timestamp: false,
-        oci_mediatypes: None,
-        tar: None,
-        annotations: std::collections::BTreeMap::new(),
-    }
+    Output { dest, ..Output::new(kind) }
 }
 
 fn kind_of(value: &str) -> Result<OutputKind, String> {
@@ -79,7 +70,7 @@ fn kind_of(value: &str) -> Result<OutputKind, String> {
         "tar" => OutputKind::Tar,
         "local" => OutputKind::Local,
         "image" => OutputKind::Image,
-        _ => return Err(format!("type={value}: expected oci, docker, tar, local or image")),
+        _ => return Err(format!("type={value}: expected oci, docker, tar, local, image or registry")),
     })
 }
 
@@ -99,6 +90,9 @@ fn check_dest(out: &mut Output) -> Result<(), String> {
         (OutputKind::Local, Some(Destination::Stdout)) => {
             Err("type=local can't go to standard output: take type=tar".into())
         }
+        (OutputKind::Oci | OutputKind::Docker | OutputKind::Tar | OutputKind::Local, _) if out.push => {
+            Err("push=true goes with type=image".into())
+        }
         (OutputKind::Image, Some(_)) => Err("type=image stays in memobuild's store and takes no dest".into()),
         (OutputKind::Oci | OutputKind::Docker, None | Some(Destination::Stdout)) if out.tar == Some(false) => {
             Err("tar=false needs dest=DIRECTORY".into())
@@ -116,6 +110,8 @@ fn check_dest(out: &mut Output) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use memobuild_engine::Compression;
+
     use super::*;
 
     #[test]
@@ -124,6 +120,8 @@ mod tests {
         assert_eq!(output("-"), Ok(plain(OutputKind::Tar, Some(Destination::Stdout))));
         assert_eq!(output("type=tar"), Ok(plain(OutputKind::Tar, Some(Destination::Stdout))));
         assert_eq!(output("type=image"), Ok(plain(OutputKind::Image, None)));
+        let pushed = Output { push: true, ..plain(OutputKind::Image, None) };
+        assert_eq!((output("type=registry"), output("type=image,push=true")), (Ok(pushed.clone()), Ok(pushed)));
     }
 
     #[test]
@@ -137,6 +135,7 @@ mod tests {
             kind: OutputKind::Oci,
             dest: Some(Destination::Path("a.tar".into())),
             names: vec!["x/y:1".into(), "x/y:2".into()],
+            push: false,
             compression: Compression { method: Some(CompressionMethod::Zstd), level: Some(7), force: true },
             rewrite_timestamp: true,
             oci_mediatypes: Some(false),
@@ -159,7 +158,8 @@ mod tests {
             "type=oci,dest=a,compression=lz4",
             "type=oci,dest=a,foo=b",
             "type=oci,dest",
-            "type=image,push=true",
+            "type=image,push=maybe",
+            "type=oci,dest=a,push=true",
             "type=oci,dest=a,tar=maybe",
             "type=tar,dest=/",
             "a,b",

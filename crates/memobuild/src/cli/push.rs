@@ -1,0 +1,130 @@
+//! `memobuild push`.
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use memobuild_engine::{Output, OutputKind};
+use memobuild_image::Descriptor;
+use memobuild_observe::{Observer as _, TraceEvent};
+use memobuild_oci::{
+    output::{Push, Report},
+    reference::Reference,
+};
+
+use super::{CliResult, Failure, export, image, text, values};
+use crate::progress::{Progress, ProgressMode};
+
+/// Push an image of memobuild's store to a registry
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct PushArgs {
+    /// Name or ID of an image in memobuild's store
+    #[arg(value_name = "IMAGE")]
+    image: String,
+
+    /// Names to push it under [default: its own]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// How layers are compressed, as --output of `build` says it: compression=zstd,compression-level=9
+    #[arg(long, value_name = "OPTIONS", value_parser = options)]
+    options: Option<Output>,
+
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
+    progress: ProgressMode,
+
+    /// Show no progress, print the digest
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  To the registry that its name names:
+    memobuild push registry.example/team/app:1
+  Under other names:
+    memobuild push app registry.example/team/app:1 registry.example/team/app:latest
+
+Credentials are those of `docker login`.";
+
+fn options(text: &str) -> Result<Output, String> {
+    values::output(&format!("type=image,{text}"))
+}
+
+pub(crate) fn run(args: &PushArgs) -> CliResult {
+    let store = image::store_with(&args.image)?;
+    let named = image::find(&store, &args.image)?;
+    // What is being read must not be collected meanwhile.
+    let _lease = store.lease()?;
+    let names = names(args, &named)?;
+    let registries = image::registries();
+    let base = image::opened(&store, &named, &registries)?;
+    let output = args.options.clone().unwrap_or_else(|| Output::new(OutputKind::Image));
+    let output = Output { push: true, ..output };
+    let manifest = export::assemble(&store, &named, &base, &BTreeMap::new(), Some(&output))?;
+    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
+    let progress = Arc::new(Progress::start(mode));
+    let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
+    let told = Told { progress: &progress, what: format!("pushing {what}"), last: Mutex::new(None) };
+    let push = Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base] };
+    let report = push.to(&names, &|done, total| told.tell(done, total));
+    progress.finish();
+    let report = report.map_err(export::output_failure)?;
+    match args.quiet {
+        true => text::to_stdout(&format!("{}\n", manifest.digest))?,
+        false => text::to_stdout(&pushed(&names, &manifest, &report))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pushed(names: &[Reference], manifest: &Descriptor, report: &Report) -> String {
+    let mut out = String::new();
+    for name in names {
+        out.push_str(&format!("{}@{}\n", name.familiar(), manifest.digest));
+    }
+    let Report { sent, mounted, present } = report;
+    out.push_str(&format!(
+        "{sent} blobs sent, {mounted} taken over from other repositories, {present} already there\n"
+    ));
+    out
+}
+
+/// Where it goes: under the names given, else its own.
+fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failure> {
+    if args.names.is_empty() {
+        return Ok(vec![named.name.clone().with_default_tag()]);
+    }
+    let parse = |name: &String| -> Result<Reference, Failure> {
+        let name: Reference = name.parse().map_err(|e| Failure::usage(format!("{e}")))?;
+        match name.digest {
+            Some(_) => Err(Failure::usage(format!("{name}: a name to push under can't hold a digest"))),
+            None => Ok(name.with_default_tag()),
+        }
+    };
+    args.names.iter().map(parse).collect()
+}
+
+/// Passes on how far it is, ten times a second at most.
+struct Told<'a> {
+    progress: &'a Progress,
+    what: String,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Told<'_> {
+    fn tell(&self, done: u64, total: Option<u64>) {
+        let finished = total.is_some_and(|total| done >= total);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if finished || last.is_none_or(|last| last.elapsed() >= Duration::from_millis(100)) {
+            *last = Some(Instant::now());
+            let what = self.what.clone();
+            self.progress.event(TraceEvent::RemoteSync { what, done, total, finished });
+        }
+    }
+}
