@@ -68,7 +68,7 @@ fn read_digest<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Sha256Digest, D
 }
 
 /// Records of what [`export_layer`] made. To be counted up whenever the bytes it writes change.
-const EXPORTED: &str = "oci.exported.v2";
+const EXPORTED: &str = "oci.exported.v3";
 /// Records of diff IDs. To be counted up, as the former, whenever the tar changes.
 const DIFF_ID: &str = "oci.diff-id.v1";
 
@@ -150,7 +150,7 @@ pub fn recompress_layer(
     blob: &Sha256Digest,
     compression: Compression,
 ) -> Result<ExportedLayer, LayerError> {
-    const RECOMPRESSED: &str = "oci.recompressed.v2";
+    const RECOMPRESSED: &str = "oci.recompressed.v3";
     let (kind, level) = compression.tag();
     let key = KeyHasher::new(RECOMPRESSED).value(blob).u64(kind).u64(level).finish();
     if let Some(known) = store.record_get(RECOMPRESSED, &key)?
