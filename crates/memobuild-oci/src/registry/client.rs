@@ -22,6 +22,7 @@ use super::{
     RegistryError,
     auth::{Challenge, Token, refresh},
     credentials::{Credentials, DockerConfig},
+    retry::Backoff,
     tls::agent,
 };
 use crate::reference::Reference;
@@ -173,6 +174,33 @@ impl Registries {
 }
 
 impl Target<'_> {
+    /// Does something again as long as it fails for a moment only.
+    pub(super) fn again<T>(&self, act: impl Fn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match act() {
+                Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(e.wish()) => {
+                    tracing::debug!("trying again: {e}");
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// A place that the registry named: as a path if it is on the host itself, which is then asked as before (registries
+    /// behind a proxy often name themselves by http), else whole. Without https another host gets nothing.
+    pub(super) fn own_path(&self, place: &str) -> Result<String, RegistryError> {
+        let Some((scheme, rest)) = place.split_once("://") else { return Ok(place.to_owned()) };
+        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if host.eq_ignore_ascii_case(self.host) {
+            return Ok(path.to_owned());
+        }
+        if scheme != "https" && !is_loopback(host) {
+            return Err(self.protocol(format!("the registry wants an upload to go to {host} without https")));
+        }
+        Ok(place.to_owned())
+    }
+
     /// Asks for something, answered by 200 or 206.
     pub(super) fn get(
         &self,
@@ -189,6 +217,11 @@ impl Target<'_> {
 
     /// One request, with authorisation if it is asked for. Any answer but "who are you" is the caller's to read.
     pub(super) fn ask(&self, question: &Question<'_>) -> Result<Answer, RegistryError> {
+        // Another host that the registry names gets none of its credentials.
+        if question.path.contains("://") {
+            let response = self.send(question, None)?;
+            return Ok(Answer { response, with_credentials: false });
+        }
         let key = (self.host.to_owned(), self.repository.to_owned());
         let known = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let mut response = self.send(question, known.as_deref())?;

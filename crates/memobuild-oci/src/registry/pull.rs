@@ -24,15 +24,7 @@ impl Target<'_> {
         wanted: &str,
         digest: Option<Sha256Digest>,
     ) -> Result<FetchedManifest, RegistryError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.manifest_once(wanted, digest) {
-                Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(e.wish()) => {
-                    tracing::debug!("trying again: {e}");
-                }
-                answer => return answer,
-            }
-        }
+        self.again(|| self.manifest_once(wanted, digest))
     }
 
     fn manifest_once(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {

@@ -86,19 +86,6 @@ impl Registries {
 }
 
 impl Target<'_> {
-    /// Does something again as long as it fails for a moment only.
-    fn again<T>(&self, act: impl Fn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match act() {
-                Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(e.wish()) => {
-                    tracing::debug!("trying again: {e}");
-                }
-                answer => return answer,
-            }
-        }
-    }
-
     fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
         let path = format!("blobs/{}", blob.digest);
         let question = Question { method: Method::HEAD, path: &path, headers: &[], payload: Payload::None };
@@ -123,7 +110,8 @@ impl Target<'_> {
     /// Where an upload goes on.
     fn place(&self, answer: &Answer) -> Result<String, RegistryError> {
         let place = answer.response.headers().get("location").and_then(|v| v.to_str().ok());
-        place.map(str::to_owned).ok_or_else(|| self.protocol("the registry does not say where to upload to".into()))
+        let place = place.ok_or_else(|| self.protocol("the registry does not say where to upload to".into()))?;
+        self.own_path(place)
     }
 
     fn begin(&self, blob: &Descriptor) -> Result<String, RegistryError> {

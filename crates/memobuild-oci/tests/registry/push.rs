@@ -2,11 +2,14 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpListener,
     process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use memobuild_image::{Descriptor, Manifest};
@@ -130,16 +133,16 @@ fn layers_that_the_registry_lacks_are_fetched_from_where_they_lie() {
 #[test]
 fn two_hundred_cut_connections_lose_nothing() {
     let layout = tempfile::tempdir().unwrap();
-    let tree = make_image_of(layout.path(), 30, 200_000);
+    let tree = make_image_of(layout.path(), 60, 50_000);
     let Some(registry) = registry("") else { return };
     let (_keep, store) = store();
     let (base, root) = opened(layout.path(), &store);
     let cuts = Arc::new(AtomicUsize::new(200));
-    let port = cutting_proxy(registry.port, 1_000_000, cuts.clone());
+    let port = cutting_proxy(registry.port, 500_000, cuts.clone());
     for round in 1.. {
         let name = format!("127.0.0.1:{port}/a{round}:1");
         let report = push_to(&[&name], &base, &root, &store).unwrap();
-        assert_eq!(report.sent + report.present, 31);
+        assert_eq!(report.sent + report.present, 61);
         let (_other, fresh) = crate::support::store();
         let back = open(&format!("127.0.0.1:{}/a{round}:1", registry.port), &fresh).unwrap();
         assert_eq!((back.manifest, back.tree(&|_, _| ()).unwrap()), (root.digest, tree.clone()));
@@ -147,6 +150,56 @@ fn two_hundred_cut_connections_lose_nothing() {
             break;
         }
     }
+}
+
+/// A registry, made by hand, that wants credentials and sends uploads to another host.
+#[test]
+fn another_host_gets_no_credentials() {
+    fn serve(answers: impl Fn(&str) -> String + Send + 'static) -> (String, std::sync::mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let (mut request, mut byte) = (Vec::new(), [0]);
+                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                    request.push(byte[0]);
+                }
+                let request = String::from_utf8_lossy(&request).to_lowercase();
+                let length = request.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
+                let _ = stream.read_exact(&mut vec![0; length.unwrap_or(0)]);
+                let answer = answers(&request);
+                let _ = tell.send(request);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        (host, told)
+    }
+    let answer =
+        |status: &str, more: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n{more}\r\n");
+    let (other, heard) = serve(move |request| {
+        let asks = "www-authenticate: basic realm=x\r\n";
+        if request.contains("authorization") { answer("201 Created", "") } else { answer("401 Unauthorized", asks) }
+    });
+    let place = format!("location: http://{other}/upload?x=1\r\n");
+    let (host, _) = serve(move |request| match request {
+        r if !r.contains("authorization") => answer("401 Unauthorized", "www-authenticate: basic realm=x\r\n"),
+        r if r.starts_with("head") => answer("404 Not Found", ""),
+        _ => answer("202 Accepted", &place),
+    });
+    let layout = tempfile::tempdir().unwrap();
+    make_image_of(layout.path(), 1, 1000);
+    let (_keep, store) = store();
+    let (base, root) = opened(layout.path(), &store);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), format!(r#"{{"auths":{{"{host}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#))
+        .unwrap();
+    let options = RegistryOptions { docker_config: Some(dir.path().into()), ..RegistryOptions::default() };
+    let error = push_with(&[&format!("{host}/a:1")], &base, &root, &store, options).unwrap_err();
+    assert!(matches!(error, OutputError::Registry(RegistryError::Denied { .. })), "{error}");
+    let heard: Vec<String> = heard.try_iter().collect();
+    assert!(heard.iter().any(|request| request.starts_with("put /upload?x=1&digest=")), "{heard:?}");
+    assert!(heard.iter().all(|request| !request.contains("authorization")), "{heard:?}");
 }
 
 #[test]
