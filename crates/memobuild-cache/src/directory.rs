@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memobuild_image::{Descriptor, Manifest};
 use memobuild_tree::{BundleId, ContentDigest, Sha256Digest};
 use serde::{Deserialize, Serialize};
@@ -180,7 +179,7 @@ mod ids {
 pub(crate) mod bytes {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
 
-    use super::{BASE64_STANDARD, Engine as _};
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
 
     pub(crate) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&BASE64_STANDARD.encode(bytes))

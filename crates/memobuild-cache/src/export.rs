@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CacheError, Collected, Importer, Place,
     depot::Depot,
-    directory::{Blob, CONFIG, Directory, FILE, Generation, Hex, Large, MAX_CONFIG, MAX_GENERATIONS, PACK, Pack, TABLE},
+    directory::{
+        Blob, CONFIG, Directory, FILE, Generation, Hex, Large, MAX_CONFIG, MAX_GENERATIONS, PACK, Pack, TABLE,
+    },
     inline, pack, table,
 };
 

@@ -119,6 +119,11 @@ impl Importer {
         &*self.depot
     }
 
+    /// Whether a bundle's contents are here.
+    pub fn has_pack(&self, id: &BundleId) -> bool {
+        !self.is_closed() && self.pack(id).is_some()
+    }
+
     /// Where a bundle's contents are, if they are here.
     pub(crate) fn pack(&self, id: &BundleId) -> Option<&Pack> {
         self.state().packs.get(id)

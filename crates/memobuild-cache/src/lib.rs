@@ -49,3 +49,14 @@ pub struct Collected {
     /// Bundles of which the diff is told, but no content (`mode=min`).
     pub named: Vec<memobuild_tree::BundleId>,
 }
+
+impl Collected {
+    /// Adds a record to the part in which it is looked for.
+    pub fn add(&mut self, entry: Entry) {
+        match import::is_of(&entry.ns) {
+            import::Part::Records => self.records.push(entry),
+            import::Part::Facts => self.facts.push(entry),
+            import::Part::Trees => self.trees.push(entry),
+        }
+    }
+}

@@ -11,9 +11,9 @@ use std::{
 use memobuild_image::{Descriptor, History, ImageConfig, Index, json, media, time};
 use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
-    image::{BaseLayer, StoredImage},
+    image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
-    output::{self, Assembled, Dest, OutputImage},
+    output::{self, Assembled, Dest, OutputImage, Recipe},
     reference::Reference,
 };
 use memobuild_plan::model::Target;
@@ -112,6 +112,8 @@ fn draft<'a>(
     let mut latest = None;
     let mut history = Vec::new();
     config.rootfs = Default::default();
+    // What the base image carries is of no use to those who have this one.
+    config.other.remove(memobuild_cache::INLINE_FIELD);
     if let Some(base) = target.base.and_then(|index| session.plan.images.get(index)) {
         config.rootfs.diff_ids.clone_from(&base.config.rootfs.diff_ids);
         history.clone_from(&base.config.history);
@@ -165,10 +167,7 @@ fn draft<'a>(
     Ok(Draft { target, value: value(target.root)?.clone(), layers, config, created })
 }
 
-fn base<'s>(
-    session: &'s Session<'_>,
-    target: &Target,
-) -> Result<Option<&'s Arc<memobuild_oci::image::BaseImage>>, EngineError> {
+fn base<'s>(session: &'s Session<'_>, target: &Target) -> Result<Option<&'s Arc<BaseImage>>, EngineError> {
     let Some(index) = target.base else { return Ok(None) };
     session.bases.get(index).map(Some).ok_or_else(|| EngineError::step("the plan names an unknown base image"))
 }
@@ -211,7 +210,12 @@ fn each<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, EngineError> + 
 }
 
 /// The image's layers as blobs in the store, and its manifest.
-fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result<Assembled, EngineError> {
+fn assemble(
+    session: &Session<'_>,
+    draft: &Draft<'_>,
+    output: &Output,
+    recipes: &mut BTreeMap<Sha256Digest, Recipe>,
+) -> Result<Assembled, EngineError> {
     let compression = match output.compression {
         Compression { method: Some(CompressionMethod::Uncompressed), .. } => layer::Compression::None,
         Compression { method: Some(CompressionMethod::Zstd), level, .. } => {
@@ -248,22 +252,49 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
             }
         }
     }
+    let below = blobs.len();
     let own = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        session
+            .share
+            .note_general([layer::exported_record(bundle, compression, policy), layer::diff_id_record(bundle, policy)]);
+        // The registry may have what was made of it before, on this machine or on another.
+        let known = layer::known_export(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        if let Some(known) = known.filter(|_| output.push) {
+            return Ok(known);
+        }
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
         Ok(made)
     })?;
-    for made in own {
+    for (made, bundle) in own.into_iter().zip(&draft.layers) {
+        recipes.insert(made.blob.digest, Recipe { bundle: *bundle, compression, policy });
         config.rootfs.diff_ids.push(made.diff_id);
         blobs.push(made.blob);
     }
+    carry_cache(session, &mut config, below, &draft.layers)?;
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let mut annotations = session.request.annotations.clone();
     annotations.extend(output.annotations.clone());
     let docker_types = !output.oci_mediatypes.unwrap_or(true);
     output::assemble(session.store, &bytes, &blobs, &annotations, docker_types).map_err(|e| failed(&e))
+}
+
+/// `--cache-to type=inline`: the config tells what the image's layers are results of. `below` is the number of layers of
+/// the base image.
+fn carry_cache(
+    session: &Session<'_>,
+    config: &mut ImageConfig,
+    below: usize,
+    own: &[BundleId],
+) -> Result<(), EngineError> {
+    let layers: Vec<Option<BundleId>> =
+        std::iter::repeat_n(None, below).chain(own.iter().map(|bundle| Some(*bundle))).collect();
+    if let Some(field) = session.share.inline(session, &layers)? {
+        config.other.insert(memobuild_cache::INLINE_FIELD.into(), field);
+    }
+    Ok(())
 }
 
 /// `type=oci` and `type=docker`.
@@ -274,7 +305,7 @@ fn image_file(
     tags: &[Reference],
     outcome: &mut BuildOutcome,
 ) -> Result<(), EngineError> {
-    let root = root(session, drafts, output, outcome)?;
+    let (root, _) = root(session, drafts, output, outcome)?;
     let mut names = tags.to_vec();
     names.extend(references(&output.names)?);
     let created = drafts.first().map_or((0, 0), |d| d.created);
@@ -298,7 +329,7 @@ fn push(
         return Err(EngineError::new(FailureKind::Usage, "there is no name to push under")
             .with_hint("give one: -t REGISTRY/NAME:TAG"));
     }
-    let root = root(session, drafts, output, outcome)?;
+    let (root, recipes) = root(session, drafts, output, outcome)?;
     note(outcome, &root, names);
     unless_cancelled(session)?;
     let mut bases = Vec::new();
@@ -306,7 +337,7 @@ fn push(
         bases.extend(base(session, draft.target)?.map(|base| &**base));
     }
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases };
+    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases, recipes };
     let told = progress(session, format!("pushing {what}"));
     push.to(names, &told).map(drop).map_err(|e| {
         let error = EngineError::chain(FailureKind::Registry, &e);
@@ -317,16 +348,18 @@ fn push(
     })
 }
 
-/// The manifest of the image, or the index of several platforms, in the store.
+/// The manifest of the image, or the index of several platforms, in the store; and how layers are made that may not be
+/// there.
 fn root(
     session: &Session<'_>,
     drafts: &[Draft<'_>],
     output: &Output,
     outcome: &mut BuildOutcome,
-) -> Result<Descriptor, EngineError> {
+) -> Result<(Descriptor, BTreeMap<Sha256Digest, Recipe>), EngineError> {
     let mut manifests = Vec::new();
+    let mut recipes = BTreeMap::new();
     for draft in drafts {
-        let made = assemble(session, draft, output)?;
+        let made = assemble(session, draft, output, &mut recipes)?;
         outcome.config = (drafts.len() == 1).then_some(made.config.digest);
         let mut manifest = made.manifest;
         if drafts.len() > 1 {
@@ -335,11 +368,11 @@ fn root(
         manifests.push(manifest);
     }
     match <[Descriptor; 1]>::try_from(manifests) {
-        Ok([only]) => Ok(only),
+        Ok([only]) => Ok((only, recipes)),
         Err(many) => {
             let bytes = json::pretty(&Index::new(many)).map_err(|e| failed(&e))?;
             let digest = session.store.oci_blob_put(&bytes)?;
-            Ok(Descriptor::new(media::INDEX, digest, bytes.len() as u64))
+            Ok((Descriptor::new(media::INDEX, digest, bytes.len() as u64), recipes))
         }
     }
 }
@@ -382,6 +415,19 @@ fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result
     Ok(())
 }
 
+/// Layers out of a directory or archive, which may be gone when the image is next used, become the store's own.
+fn bring_files(session: &Session<'_>, base: &BaseImage, layers: &mut [BaseLayer]) -> Result<(), EngineError> {
+    for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.origin.is_none()) {
+        unless_cancelled(session)?;
+        let what = progress(session, format!("base layer {}", layer.diff_id));
+        match &layer.blob {
+            Some(_) => drop(base.ensure_blob(index, &what).map_err(|e| failed(&e))?),
+            None => layer.bundle = Some(base.ensure_layer(index, &what).map_err(|e| failed(&e))?),
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the image in the store, under its tags: config now, compressed layers when somebody wants them.
 fn keep(
     session: &Session<'_>,
@@ -397,15 +443,21 @@ fn keep(
         Some(base) => base.layers.clone(),
         None => Vec::new(),
     };
+    if let (Some(base), false) = (base(session, draft.target)?, names.is_empty()) {
+        bring_files(session, base, &mut layers)?;
+    }
     let ids = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        session.share.note_general([layer::diff_id_record(bundle, TimestampPolicy::Keep)]);
         layer::layer_diff_id(session.store, bundle, TimestampPolicy::Keep).map_err(|e| failed(&e))
     })?;
+    let below = layers.len();
     for (diff_id, bundle) in ids.into_iter().zip(&draft.layers) {
         config.rootfs.diff_ids.push(diff_id);
         layers.push(BaseLayer { diff_id, blob: None, bundle: Some(*bundle), origin: None });
     }
+    carry_cache(session, &mut config, below, &draft.layers)?;
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let digest: Sha256Digest = session.store.oci_blob_put(&bytes)?;
     let descriptor = Descriptor::new(media::CONFIG, digest, bytes.len() as u64);
@@ -416,6 +468,8 @@ fn keep(
     if names.is_empty() {
         return Ok(());
     }
-    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0 };
+    let elsewhere = draft.layers.iter().any(|bundle| !session.store.holds_bundle(bundle));
+    let caches = if elsewhere { session.share.places() } else { Vec::new() };
+    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0, caches };
     stored.tag(session.store, names).map_err(|e| failed(&e))
 }

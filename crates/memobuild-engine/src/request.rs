@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use memobuild_cache::Place;
+use memobuild_oci::registry::RegistryOptions;
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
@@ -39,8 +41,27 @@ pub struct BuildRequest {
     pub max_age: Option<Duration>,
     /// Steps executed at once; none: the number of processors, 4 at least.
     pub parallelism: Option<usize>,
-    /// Registries to be spoken to without TLS.
-    pub insecure_registries: Vec<String>,
+    /// How registries are spoken to.
+    pub registries: RegistryOptions,
+    /// `--cache-from`.
+    pub cache_from: Vec<Place>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTarget>,
+}
+
+/// `--cache-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTarget {
+    /// Where it goes; none: into the image itself (`type=inline`).
+    pub place: Option<Place>,
+    /// `mode=max`: contents of all steps, not only of those that the image consists of.
+    pub max: bool,
+    /// `mounts=true`: cache mounts too.
+    pub mounts: bool,
+    /// `single-owner=true`: results of RUN steps too if this user has one id only, so that owners are no true ones.
+    pub single_owner: bool,
+    /// `ignore-error=false`: a failed export fails the build.
+    pub must: bool,
 }
 
 impl Default for BuildRequest {
@@ -60,7 +81,9 @@ impl Default for BuildRequest {
             trace: true,
             max_age: None,
             parallelism: None,
-            insecure_registries: Vec::new(),
+            registries: RegistryOptions::default(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
         }
     }
 }

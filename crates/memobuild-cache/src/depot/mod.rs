@@ -34,6 +34,23 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// In a form that [`Place::parse_spec`] reads.
+    pub fn to_spec(&self) -> String {
+        match self {
+            Self::Registry(reference) => format!("registry:{reference}"),
+            Self::Directory(dir, tag) => format!("local:{tag}:{}", dir.display()),
+        }
+    }
+
+    /// Reads what [`Place::to_spec`] wrote.
+    pub fn parse_spec(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("registry", reference) => Some(Self::Registry(reference.parse().ok()?)),
+            ("local", rest) => rest.split_once(':').map(|(tag, dir)| Self::Directory(dir.into(), tag.into())),
+            _ => None,
+        }
+    }
+
     pub(crate) fn depot(&self, registries: &Registries) -> Box<dyn Depot> {
         match self {
             Self::Registry(reference) => Box::new(registry::Repository::new(registries, reference)),

@@ -411,6 +411,11 @@ fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
     KeyHasher::new(IMPORTED).value(diff_id).finish()
 }
 
+/// The record of a layer's table of contents.
+pub fn contents_record(diff_id: &Sha256Digest) -> (&'static str, memobuild_tree::KeyDigest) {
+    (CONTENTS, key(diff_id))
+}
+
 /// The diff of a layer that was imported at some time, as far as it is still known here. Nothing is fetched.
 pub fn stored_diff(store: &Store, diff_id: &Sha256Digest) -> Result<Option<Arc<Diff>>, ImageError> {
     let key = key(diff_id);

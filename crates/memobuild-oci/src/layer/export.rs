@@ -8,7 +8,7 @@ use std::{
 use memobuild_image::Descriptor;
 use memobuild_store::{Ref, Store};
 use memobuild_tree::{
-    BundleId, Change, Diff, DirChange, KeyHasher, LinkId, Meta, Node, Sha256Digest, SpecialKind, path,
+    BundleId, Change, Diff, DirChange, KeyDigest, KeyHasher, LinkId, Meta, Node, Sha256Digest, SpecialKind, path,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -82,14 +82,12 @@ pub fn export_layer(
     compression: Compression,
     policy: TimestampPolicy,
 ) -> Result<ExportedLayer, LayerError> {
-    let (kind, level) = compression.tag();
-    let key = key(EXPORTED, bundle, policy).u64(kind).u64(level).finish();
-    if let Some(known) = store.record_get(EXPORTED, &key)?
-        && let Ok(layer) = serde_json::from_slice::<ExportedLayer>(&known)
-        && store.oci_blob_path(&layer.blob.digest).is_some()
+    if let Some(known) = known_export(store, bundle, compression, policy)?
+        && store.oci_blob_path(&known.blob.digest).is_some()
     {
-        return Ok(layer);
+        return Ok(known);
     }
+    let (_, key) = exported_record(bundle, compression, policy);
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
     let known = known_diff_id(store, bundle, policy)?;
     let layer = compress(store, compression, known, |out| write_layer(&diff, store, policy, out))?;
@@ -100,6 +98,32 @@ pub fn export_layer(
         store.record_put(EXPORTED, &key, &value, &[Ref::Oci(layer.blob.digest)])?;
     }
     Ok(layer)
+}
+
+/// What [`export_layer`] made at some time, here or on a machine that shares its cache: the blob need not be here.
+pub fn known_export(
+    store: &Store,
+    bundle: &BundleId,
+    compression: Compression,
+    policy: TimestampPolicy,
+) -> Result<Option<ExportedLayer>, LayerError> {
+    let (ns, key) = exported_record(bundle, compression, policy);
+    Ok(store.record_get(ns, &key)?.and_then(|known| serde_json::from_slice(&known).ok()))
+}
+
+/// The record of what [`export_layer`] makes.
+pub fn exported_record(
+    bundle: &BundleId,
+    compression: Compression,
+    policy: TimestampPolicy,
+) -> (&'static str, KeyDigest) {
+    let (kind, level) = compression.tag();
+    (EXPORTED, key(EXPORTED, bundle, policy).u64(kind).u64(level).finish())
+}
+
+/// The record of what [`layer_diff_id`] gives.
+pub fn diff_id_record(bundle: &BundleId, policy: TimestampPolicy) -> (&'static str, KeyDigest) {
+    (DIFF_ID, key(DIFF_ID, bundle, policy).finish())
 }
 
 /// The diff ID that [`export_layer`] would give the bundle, without compressing or keeping anything.

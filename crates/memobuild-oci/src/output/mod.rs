@@ -21,7 +21,7 @@ pub use dest::Dest;
 pub use error::OutputError;
 pub use layout::{write_docker, write_oci};
 pub use local::write_local;
-pub use push::{Push, Report};
+pub use push::{Push, Recipe, Report};
 pub use rootfs::write_tar;
 
 use crate::reference::Reference;

@@ -149,7 +149,7 @@ fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
     serde_json::from_slice(&bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))
 }
 
-pub(crate) fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
+pub(crate) fn base(store: &Store, named: &image::Named) -> Result<image::Opened, Failure> {
     image::opened(store, named, &image::registries())
 }
 

@@ -1,12 +1,16 @@
 //! Images of memobuild's own store, as the commands that look at them find them.
 
+use std::sync::Arc;
+
+use memobuild_cache::{Importer, Place};
+use memobuild_image::Platform;
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
     image::{BaseImage, ImageError, StoredImage, from_stored},
     reference::Reference,
-    registry::{Registries, RegistryOptions},
+    registry::Registries,
 };
-use memobuild_store::Store;
+use memobuild_store::{Joined, Provided, Store};
 use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
 
 use super::{Failure, env};
@@ -70,12 +74,41 @@ pub(crate) fn store_with(text: &str) -> Result<Store, Failure> {
 
 /// Connections to registries, with the user's credentials.
 pub(crate) fn registries() -> Registries {
-    Registries::new(RegistryOptions::default())
+    Registries::new(env::registry_options())
 }
 
-/// The image with its layers, those that lie on a registry included.
-pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<BaseImage, Failure> {
-    from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)
+/// The image with its layers, those that lie on a registry or in a shared cache included.
+pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<Opened, Failure> {
+    let caches = join_caches(store, &named.image, registries);
+    let base = from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)?;
+    Ok(Opened { base, _caches: caches })
+}
+
+/// An image, and the caches that hold what is not here of it.
+pub(crate) struct Opened {
+    base: BaseImage,
+    _caches: Vec<(Joined, Provided)>,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = BaseImage;
+
+    fn deref(&self) -> &BaseImage {
+        &self.base
+    }
+}
+
+/// Has the store ask the caches that the image was built from for what is not here.
+fn join_caches(store: &Store, image: &StoredImage, registries: &Registries) -> Vec<(Joined, Provided)> {
+    let absent = |bundle: &BundleId| !store.holds_bundle(bundle);
+    if !image.layers.iter().filter_map(|layer| layer.bundle.as_ref()).any(absent) {
+        return Vec::new();
+    }
+    let join = |place: Place| {
+        let importer = Arc::new(Importer::new(place, &Platform::default(), registries, store));
+        (store.add_upstream(importer.clone()), store.add_provider(importer))
+    };
+    image.caches.iter().filter_map(|spec| Place::parse_spec(spec)).map(join).collect()
 }
 
 /// The bytes of a small blob of the store: a config or manifest.

@@ -72,7 +72,8 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
     let told = Told { progress: &progress, what: format!("pushing {what}"), last: Mutex::new(None) };
-    let push = Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base] };
+    let push =
+        Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base], recipes: BTreeMap::new() };
     let report = push.to(&names, &|done, total| told.tell(done, total));
     progress.finish();
     let report = report.map_err(export::output_failure)?;

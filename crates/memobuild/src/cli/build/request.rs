@@ -5,7 +5,7 @@ use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
 use super::args::{BuildArgs, Entitlement};
-use crate::cli::Failure;
+use crate::cli::{Failure, env};
 
 pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
     let dockerfile = dockerfile(&args)?;
@@ -43,7 +43,9 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         trace: !args.no_trace,
         max_age: args.max_age,
         parallelism: None,
-        insecure_registries: Vec::new(),
+        registries: env::registry_options(),
+        cache_from: args.cache_from,
+        cache_to: args.cache_to,
     })
 }
 
