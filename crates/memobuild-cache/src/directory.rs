@@ -161,16 +161,16 @@ mod content {
     }
 }
 
-mod ids {
+pub(crate) mod ids {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
 
     use super::BundleId;
 
-    pub(super) fn serialize<S: Serializer>(ids: &[BundleId], s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(ids: &[BundleId], s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(ids.iter().map(BundleId::hex))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<BundleId>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<BundleId>, D::Error> {
         let all = Vec::<String>::deserialize(d)?;
         all.iter().map(|hex| BundleId::from_hex(hex).map_err(D::Error::custom)).collect()
     }

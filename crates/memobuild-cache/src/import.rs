@@ -207,7 +207,7 @@ impl Importer {
         let facts = table::decode(&inline.facts).ok_or_else(|| self.invalid("its facts are damaged"))?;
         let there = |table| Lazy { blob: None, table: OnceLock::from(table) };
         let layers = inline::layers(&inline, manifest, &config);
-        let named = inline.bundles.iter().flatten().copied().collect();
+        let named = inline.named.iter().copied().collect();
         let generations = vec![Loaded { records, facts: there(facts), trees: there(trees) }];
         Ok(State { generations, named, layers, ..State::default() })
     }

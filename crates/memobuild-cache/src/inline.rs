@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CacheError, Collected, Entry,
     depot::Depot,
-    directory::{Blob, bytes},
+    directory::{Blob, bytes, ids},
     import::DIFFS,
     table,
 };
@@ -35,6 +35,9 @@ pub(crate) struct Inline {
     /// Of each layer, lowest first, the bundle that it was made of.
     #[serde(skip)]
     pub(crate) bundles: Vec<Option<BundleId>>,
+    /// Bundles that no layer is made of: known by their results alone.
+    #[serde(with = "ids")]
+    pub(crate) named: Vec<BundleId>,
     layers: Vec<Option<String>>,
 }
 
@@ -53,8 +56,10 @@ pub fn inline(
 ) -> Result<serde_json::Value, CacheError> {
     let pack = |entries: &[Entry]| table::encode(entries).map_err(CacheError::io("a table"));
     let diffs = |ids: &mut dyn Iterator<Item = &BundleId>| -> Result<Vec<Entry>, CacheError> { diffs(store, ids) };
+    let mut named: Vec<BundleId> = collected.bundles.iter().chain(&collected.named).copied().collect();
+    named.retain(|id| !layers.contains(&Some(*id)));
     let own = diffs(&mut layers.iter().flatten())?;
-    let others = diffs(&mut collected.bundles.iter().chain(&collected.named))?;
+    let others = diffs(&mut named.iter())?;
     let all: Vec<Entry> = own.iter().chain(&others).chain(&collected.trees).cloned().collect();
     let (mut facts, mut trees) = (pack(&collected.facts)?, pack(&all)?);
     if facts.len() + trees.len() > MAX_FACTS {
@@ -64,6 +69,7 @@ pub fn inline(
         "records": BASE64_STANDARD.encode(pack(&collected.records)?),
         "facts": BASE64_STANDARD.encode(facts),
         "trees": BASE64_STANDARD.encode(trees),
+        "named": named.iter().map(BundleId::hex).collect::<Vec<_>>(),
         "layers": layers.iter().map(|id| id.map(|id| id.hex())).collect::<Vec<_>>(),
     });
     Ok(field)

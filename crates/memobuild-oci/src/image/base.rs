@@ -411,6 +411,13 @@ fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
     KeyHasher::new(IMPORTED).value(diff_id).finish()
 }
 
+/// For those who read an image's tree without a build around it.
+impl memobuild_store::Provider for BaseImage {
+    fn bring(&self, digest: &ContentDigest) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self::bring(self, digest, &|_, _| {})?)
+    }
+}
+
 /// The record of a layer's table of contents.
 pub fn contents_record(diff_id: &Sha256Digest) -> (&'static str, memobuild_tree::KeyDigest) {
     (CONTENTS, key(diff_id))

@@ -75,7 +75,9 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
             written.map_err(output_failure)?;
         }
         OutputKind::Tar | OutputKind::Local => {
-            let tree = base(&store, &named)?.tree(&|_, _| {}).map_err(image::failure)?;
+            // It brings contents for as long as it is there.
+            let image = base(&store, &named)?;
+            let tree = image.tree(&|_, _| {}).map_err(image::failure)?;
             match (&dest, args.output.kind) {
                 (Dest::Dir(dir), OutputKind::Local) => {
                     for warning in output::write_local(&store, &tree, epoch, dir).map_err(output_failure)? {

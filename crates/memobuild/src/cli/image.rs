@@ -81,12 +81,14 @@ pub(crate) fn registries() -> Registries {
 pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<Opened, Failure> {
     let caches = join_caches(store, &named.image, registries);
     let base = from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)?;
-    Ok(Opened { base, _caches: caches })
+    let base = Arc::new(base);
+    Ok(Opened { _layers: store.add_provider(base.clone()), base, _caches: caches })
 }
 
-/// An image, and the caches that hold what is not here of it.
+/// An image, and what brings what is not here of it.
 pub(crate) struct Opened {
-    base: BaseImage,
+    base: Arc<BaseImage>,
+    _layers: Provided,
     _caches: Vec<(Joined, Provided)>,
 }
 
