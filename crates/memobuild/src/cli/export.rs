@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitC
 
 use clap::Args;
 use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
-use memobuild_image::{Descriptor, ImageConfig};
+use memobuild_image::{Descriptor, ImageConfig, media};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
     image::{BaseImage, BaseLayer},
@@ -103,6 +103,17 @@ pub(crate) fn assemble(
         let oci = o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker);
         !oci
     });
+    // One that came as it is goes on as it is, if nothing else is asked for.
+    let asked = output.is_some_and(|o| o.compression != Default::default() || o.oci_mediatypes.is_some());
+    if let Some(manifest) = named.image.manifest.as_ref().filter(|_| !asked && annotations.is_empty())
+        && docker_types == (manifest.media_type == media::DOCKER_MANIFEST)
+        && store.oci_blob_path(&manifest.digest).is_some()
+    {
+        for i in (0..base.layers.len()).filter(|_| output.is_some_and(|o| !o.push)) {
+            base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?;
+        }
+        return Ok(manifest.clone());
+    }
     let layers: Vec<Descriptor> =
         (0..base.layers.len()).map(|i| layer(store, base, i, output)).collect::<Result<_, _>>()?;
     let config = image::blob(store, &named.image.config.digest)?;

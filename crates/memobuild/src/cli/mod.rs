@@ -19,7 +19,9 @@ mod image;
 mod images;
 mod inspect;
 mod planning;
+mod progress_of;
 mod prune;
+mod pull;
 mod push;
 mod signals;
 mod source;
@@ -61,6 +63,7 @@ enum Command {
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
+    Pull(pull::PullArgs),
     Push(push::PushArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
@@ -94,6 +97,7 @@ fn run(command: Command) -> CliResult {
         Command::Images(args) => images::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),

@@ -1,22 +1,16 @@
 //! `memobuild push`.
 
-use std::{
-    collections::BTreeMap,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use memobuild_engine::{Output, OutputKind};
 use memobuild_image::Descriptor;
-use memobuild_observe::{Observer as _, TraceEvent};
 use memobuild_oci::{
     output::{Push, Report},
     reference::Reference,
 };
 
-use super::{CliResult, Failure, export, image, text, values};
+use super::{CliResult, Failure, export, image, progress_of::Told, text, values};
 use crate::progress::{Progress, ProgressMode};
 
 /// Push an image of memobuild's store to a registry
@@ -71,7 +65,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let told = Told { progress: &progress, what: format!("pushing {what}"), last: Mutex::new(None) };
+    let told = Told::new(&progress, format!("pushing {what}"));
     let push =
         Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base], recipes: BTreeMap::new() };
     let report = push.to(&names, &|done, total| told.tell(done, total));
@@ -109,23 +103,4 @@ fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failur
         }
     };
     args.names.iter().map(parse).collect()
-}
-
-/// Passes on how far it is, ten times a second at most.
-struct Told<'a> {
-    progress: &'a Progress,
-    what: String,
-    last: Mutex<Option<Instant>>,
-}
-
-impl Told<'_> {
-    fn tell(&self, done: u64, total: Option<u64>) {
-        let finished = total.is_some_and(|total| done >= total);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if finished || last.is_none_or(|last| last.elapsed() >= Duration::from_millis(100)) {
-            *last = Some(Instant::now());
-            let what = self.what.clone();
-            self.progress.event(TraceEvent::RemoteSync { what, done, total, finished });
-        }
-    }
 }
