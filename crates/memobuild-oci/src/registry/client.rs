@@ -93,13 +93,31 @@ pub(super) struct Question<'a> {
 pub(super) enum Payload<'a> {
     None,
     Bytes(&'a [u8]),
-    /// So many bytes of a file from an offset on; told of how many have been read.
+    /// So many bytes of a blob from an offset on; told of how many have been read.
     Part {
-        file: &'a File,
+        content: &'a Content<'a>,
         offset: u64,
         length: u64,
         progress: &'a (dyn Fn(u64) + Sync),
     },
+}
+
+/// The bytes of a blob, which may have to be read from anywhere again.
+pub(super) enum Content<'a> {
+    File(File),
+    Bytes(&'a [u8]),
+}
+
+impl Content<'_> {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(buffer, at),
+            Self::Bytes(bytes) => {
+                let at = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                bytes.get(at..).unwrap_or_default().read(buffer)
+            }
+        }
+    }
 }
 
 /// An answer, and whether it was given to somebody with a name.
@@ -153,7 +171,7 @@ impl Registries {
     }
 
     /// Asks the mirrors of a registry and then itself, until one answers.
-    fn each<T>(
+    pub(super) fn each<T>(
         &self,
         reference: &Reference,
         ask: impl Fn(&Target<'_>) -> Result<T, RegistryError>,
@@ -348,6 +366,28 @@ impl Target<'_> {
         Ok(Some(format!("Bearer {token}")))
     }
 
+    /// The body of an answer; `None` if it is longer than that.
+    pub(super) fn read(&self, response: &mut Response<Body>, limit: u64) -> Result<Option<Vec<u8>>, RegistryError> {
+        let mut bytes = Vec::new();
+        let read = response.body_mut().as_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|e| self.transport(io_error(e)))?;
+        Ok(Some(bytes).filter(|b| b.len() as u64 <= limit))
+    }
+
+    /// Whether bytes are those that were asked for.
+    pub(super) fn verify(&self, expected: Sha256Digest, bytes: &[u8]) -> Result<(), RegistryError> {
+        let actual = Sha256Digest::of(bytes);
+        if actual == expected {
+            return Ok(());
+        }
+        Err(RegistryError::DigestMismatch {
+            registry: self.registry.into(),
+            repository: self.repository.into(),
+            expected,
+            actual,
+        })
+    }
+
     pub(super) fn transport(&self, source: ureq::Error) -> RegistryError {
         RegistryError::Transport {
             registry: self.registry.into(),
@@ -382,16 +422,16 @@ fn call(
     match &question.payload {
         Payload::None => agent.run(request.body(())?),
         Payload::Bytes(bytes) => agent.run(request.body(*bytes)?),
-        Payload::Part { file, offset, length, progress } => {
-            let mut part = Part { file, at: *offset, left: *length, progress: *progress };
+        Payload::Part { content, offset, length, progress } => {
+            let mut part = Part { content, at: *offset, left: *length, progress: *progress };
             agent.run(request.header("content-length", *length).body(SendBody::from_reader(&mut part))?)
         }
     }
 }
 
-/// Part of a file being sent.
+/// Part of a blob being sent.
 struct Part<'a> {
-    file: &'a File,
+    content: &'a Content<'a>,
     at: u64,
     left: u64,
     progress: &'a (dyn Fn(u64) + Sync),
@@ -400,7 +440,7 @@ struct Part<'a> {
 impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at)?;
+        let count = self.content.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at)?;
         self.at += count as u64;
         self.left -= count as u64;
         (self.progress)(self.at);

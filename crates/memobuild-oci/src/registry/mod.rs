@@ -4,6 +4,7 @@
 //! Called by [`crate::image`] and [`crate::output`]. Broken transfers go on where they stopped; only transient failures
 //! are tried again.
 
+mod artifact;
 mod auth;
 mod client;
 mod credentials;
@@ -13,6 +14,7 @@ mod push;
 pub(crate) mod retry;
 pub(crate) mod tls;
 
+pub use artifact::Artifact;
 pub(crate) use auth::parameters;
 pub use client::{FetchedManifest, Registries, RegistryOptions};
 pub use error::RegistryError;

@@ -8,12 +8,13 @@ use memobuild_tree::Sha256Digest;
 
 use super::{
     FetchedManifest, RegistryError,
+    artifact::content_type,
     client::{Target, io_error},
     retry::Backoff,
 };
 
 /// The longest manifest, index or config that is read (distribution-spec asks for at least 4 MiB).
-const MAX_DOCUMENT: u64 = 8 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
 /// What is asked for when a manifest is wanted.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -29,22 +30,12 @@ impl Target<'_> {
 
     fn manifest_once(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {
         let mut response = self.get(&format!("manifests/{wanted}"), &[("accept", ACCEPT)], wanted)?;
-        let declared = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let declared = declared.split(';').next().unwrap_or_default().trim().to_owned();
-        let mut bytes = Vec::new();
-        let read = response.body_mut().as_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-        read.map_err(|e| self.transport(io_error(e)))?;
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(self.protocol(format!("the manifest {wanted} is over 8 MiB")));
-        }
+        let declared = content_type(response.headers()).to_owned();
+        let bytes = self.read(&mut response, MAX_DOCUMENT)?;
+        let bytes = bytes.ok_or_else(|| self.protocol(format!("the manifest {wanted} is over 8 MiB")))?;
         let actual = Sha256Digest::of(&bytes);
-        if let Some(expected) = digest.filter(|d| *d != actual) {
-            return Err(RegistryError::DigestMismatch {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                expected,
-                actual,
-            });
+        if let Some(expected) = digest {
+            self.verify(expected, &bytes)?;
         }
         let value: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| self.protocol(format!("the manifest {wanted} is not JSON: {e}")))?;

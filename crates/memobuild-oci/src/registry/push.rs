@@ -6,11 +6,12 @@
 use std::fs::File;
 
 use memobuild_image::Descriptor;
+use memobuild_tree::Sha256Digest;
 use ureq::http::Method;
 
 use super::{
     Registries, RegistryError,
-    client::{Answer, Payload, Question, Target},
+    client::{Answer, Content, Payload, Question, Target},
     retry::Backoff,
 };
 use crate::reference::Reference;
@@ -45,8 +46,19 @@ impl Registries {
         source: Source<'_>,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Pushed, RegistryError> {
+        self.push_content(to, blob, from, &|| Ok(Content::File(source()?)), progress)
+    }
+
+    pub(super) fn push_content<'b>(
+        &self,
+        to: &Reference,
+        blob: &Descriptor,
+        from: &[&str],
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Pushed, RegistryError> {
         let target = self.target(to);
-        if target.again(|| target.has_blob(blob))? {
+        if target.again(|| target.has_blob(&blob.digest))? {
             return Ok(Pushed::Present);
         }
         for repository in from {
@@ -72,22 +84,13 @@ impl Registries {
     pub fn push_manifest(&self, to: &Reference, bytes: &[u8], manifest: &Descriptor) -> Result<(), RegistryError> {
         let target = self.target(to);
         let name = to.tag.clone().unwrap_or_else(|| manifest.digest.to_string());
-        let headers = [("content-type", manifest.media_type.as_str())];
-        target.again(|| {
-            let path = format!("manifests/{name}");
-            let payload = Payload::Bytes(bytes);
-            let answer = target.ask(&Question { method: Method::PUT, path: &path, headers: &headers, payload })?;
-            match answer.response.status().as_u16() {
-                201 => Ok(()),
-                _ => Err(target.refused(answer, &name)),
-            }
-        })
+        target.put_manifest(&name, bytes, manifest)
     }
 }
 
 impl Target<'_> {
-    fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let path = format!("blobs/{}", blob.digest);
+    pub(super) fn has_blob(&self, digest: &Sha256Digest) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
         let question = Question { method: Method::HEAD, path: &path, headers: &[], payload: Payload::None };
         let answer = self.ask(&question)?;
         match answer.response.status().as_u16() {
@@ -95,7 +98,7 @@ impl Target<'_> {
             404 => Ok(false),
             // Some registries let nobody look who may only write; the upload will tell.
             401 | 403 => Ok(false),
-            _ => Err(self.refused(answer, &blob.digest.to_string())),
+            _ => Err(self.refused(answer, &digest.to_string())),
         }
     }
 
@@ -122,16 +125,17 @@ impl Target<'_> {
         }
     }
 
-    fn send_blob(
+    fn send_blob<'b>(
         &self,
         blob: &Descriptor,
         place: Option<String>,
-        source: Source<'_>,
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<(), RegistryError> {
-        let file = source()?;
+        let content = source()?;
         let told = |done| progress(done, Some(blob.size));
-        let mut upload = Upload { target: self, blob, file: &file, progress: &told, place, sent: 0, unsure: false };
+        let mut upload =
+            Upload { target: self, blob, content: &content, progress: &told, place, sent: 0, unsure: false };
         let (mut backoff, mut farthest) = (Backoff::default(), 0);
         loop {
             let result = upload.step();
@@ -156,7 +160,7 @@ impl Target<'_> {
 struct Upload<'a> {
     target: &'a Target<'a>,
     blob: &'a Descriptor,
-    file: &'a File,
+    content: &'a Content<'a>,
     progress: &'a (dyn Fn(u64) + Sync),
     /// Where it goes on; none: it has to begin.
     place: Option<String>,
@@ -171,7 +175,7 @@ impl Upload<'_> {
     fn step(&mut self) -> Result<bool, RegistryError> {
         if self.unsure {
             // Its last answer may be what was lost.
-            if self.target.has_blob(self.blob)? {
+            if self.target.has_blob(&self.blob.digest)? {
                 return Ok(true);
             }
             self.ask_how_far()?;
@@ -190,7 +194,7 @@ impl Upload<'_> {
         }
         let joint = if place.contains('?') { '&' } else { '?' };
         let path = format!("{place}{joint}digest={}", self.blob.digest.to_string().replace(':', "%3A"));
-        let payload = Payload::Part { file: self.file, offset: self.sent, length: left, progress: self.progress };
+        let payload = Payload::Part { content: self.content, offset: self.sent, length: left, progress: self.progress };
         let headers = [("content-type", "application/octet-stream")];
         let answer = self.target.ask(&Question { method: Method::PUT, path: &path, headers: &headers, payload })?;
         match answer.response.status().as_u16() {
@@ -202,7 +206,7 @@ impl Upload<'_> {
     fn part(&mut self, place: &str, length: u64) -> Result<(), RegistryError> {
         let range = format!("{}-{}", self.sent, self.sent + length - 1);
         let headers = [("content-type", "application/octet-stream"), ("content-range", range.as_str())];
-        let payload = Payload::Part { file: self.file, offset: self.sent, length, progress: self.progress };
+        let payload = Payload::Part { content: self.content, offset: self.sent, length, progress: self.progress };
         let answer = self.target.ask(&Question { method: Method::PATCH, path: place, headers: &headers, payload })?;
         match answer.response.status().as_u16() {
             202 => {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod artifacts;
 mod pull;
 mod push;
 mod support;
