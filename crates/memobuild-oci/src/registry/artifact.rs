@@ -13,7 +13,8 @@ use ureq::http::{HeaderMap, Method};
 
 use super::{
     FetchedManifest, Pushed, Registries, RegistryError,
-    client::{Content, Payload, Question, Target},
+    client::Target,
+    exchange::{Answer, Content, Payload, Question},
     pull::MAX_DOCUMENT,
 };
 use crate::reference::Reference;
@@ -43,7 +44,7 @@ pub struct Artifact {
 impl Registries {
     /// Whether the repository itself, no mirror of it, has a blob.
     pub fn has_blob(&self, at: &Reference, digest: &Sha256Digest) -> Result<bool, RegistryError> {
-        let target = self.target(at);
+        let target = self.source(at);
         target.again(|| target.has_blob(digest))
     }
 
@@ -171,15 +172,33 @@ impl Target<'_> {
         )
     }
 
-    /// Whether the registry said that it has taken note of the subject.
+    /// Whether the registry said that it has taken note of the subject. It must have stored the bytes as they are.
     fn put_manifest_once(&self, name: &str, bytes: &[u8], media_type: &str) -> Result<bool, RegistryError> {
         let path = format!("manifests/{name}");
         let headers = [("content-type", media_type)];
         let payload = Payload::Bytes(bytes);
-        let answer = self.ask(&Question { method: Method::PUT, path: &path, headers: &headers, payload })?;
-        match answer.response.status().as_u16() {
-            201 => Ok(answer.response.headers().contains_key("oci-subject")),
+        let answer = self.ask(&Question { headers: &headers, payload, ..Question::new(Method::PUT, &path) })?;
+        match answer.status() {
+            201 => {
+                let headers = answer.response.headers();
+                self.same_digest(headers, Sha256Digest::of(bytes))?;
+                Ok(headers.contains_key("oci-subject"))
+            }
             _ => Err(self.refused(answer, name)),
+        }
+    }
+
+    /// Holds what was put or got against the digest that the registry says it has; it may use another algorithm.
+    pub(super) fn same_digest(&self, headers: &HeaderMap, actual: Sha256Digest) -> Result<(), RegistryError> {
+        let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok()?.parse::<Sha256Digest>().ok());
+        match said.filter(|expected| *expected != actual) {
+            None => Ok(()),
+            Some(expected) => Err(RegistryError::DigestMismatch {
+                registry: self.registry.into(),
+                repository: self.repository.to_string(),
+                expected,
+                actual,
+            }),
         }
     }
 
@@ -224,12 +243,12 @@ impl Target<'_> {
         for _ in 0..MAX_PAGES {
             let answer = self.again(|| {
                 let headers = [("accept", media::INDEX)];
-                let question = Question { method: Method::GET, path: &path, headers: &headers, payload: Payload::None };
+                let question = Question { headers: &headers, ..Question::new(Method::GET, &path) };
                 let mut answer = self.ask(&question)?;
                 let index = content_type(answer.response.headers()) == media::INDEX;
-                match answer.response.status().as_u16() {
+                match answer.status() {
                     200 if index => {
-                        let next = next_page(answer.response.headers());
+                        let next = self.next_page(&answer)?;
                         Ok(Some((self.document::<Index>(&mut answer.response, &path)?, next)))
                     }
                     // What registries say to a path that they don't know.
@@ -240,7 +259,7 @@ impl Target<'_> {
             let Some((page, next)) = answer else { return Ok(None) };
             out.extend(page.manifests);
             match next {
-                Some(next) => path = self.own_path(&next)?,
+                Some(next) => path = next,
                 None => return Ok(Some(out)),
             }
         }
@@ -252,15 +271,18 @@ impl Target<'_> {
         let mut out: Vec<String> = Vec::new();
         for _ in 0..MAX_PAGES {
             let (page, next) = self.again(|| {
-                let mut response = self.get(&path, &[], "the list of tags")?;
-                let next = next_page(response.headers());
-                Ok((self.document::<Tags>(&mut response, &path)?.tags.unwrap_or_default(), next))
+                let mut answer = self.ask(&Question::new(Method::GET, &path))?;
+                if answer.status() != 200 {
+                    return Err(self.refused(answer, "the list of tags"));
+                }
+                let next = self.next_page(&answer)?;
+                Ok((self.document::<Tags>(&mut answer.response, &path)?.tags.unwrap_or_default(), next))
             })?;
             let full = page.len() >= PAGE;
             let last = page.last().filter(|last| out.last() != Some(*last)).cloned();
             out.extend(page);
             path = match (next, last) {
-                (Some(next), _) => self.own_path(&next)?,
+                (Some(next), _) => next,
                 // Before 1.1 the header was not asked of registries.
                 (None, Some(last)) if full => format!("tags/list?n={PAGE}&last={}", encode(&last)),
                 _ => return Ok(out),
@@ -279,6 +301,13 @@ impl Target<'_> {
         let bytes = self.read(&mut response, limit)?.ok_or_else(too_large)?;
         self.verify(blob.digest, &bytes)?;
         Ok(bytes)
+    }
+
+    /// Where a list goes on.
+    fn next_page(&self, answer: &Answer) -> Result<Option<String>, RegistryError> {
+        let links = answer.response.headers().get_all("link").iter();
+        let next = links.filter_map(|v| v.to_str().ok()).find_map(next_link);
+        next.map(|next| self.place(answer, &next)).transpose()
     }
 
     fn document<T: DeserializeOwned>(
@@ -303,11 +332,7 @@ fn referrers_tag(subject: &Sha256Digest) -> String {
     subject.to_string().replacen(':', "-", 1)
 }
 
-/// Where a list goes on: the `Link` header with the relation `next` (RFC 8288).
-fn next_page(headers: &HeaderMap) -> Option<String> {
-    headers.get_all("link").iter().filter_map(|v| v.to_str().ok()).find_map(next_link)
-}
-
+/// The address with the relation `next` in a `Link` header (RFC 8288).
 fn next_link(mut text: &str) -> Option<String> {
     while let Some((_, rest)) = text.split_once('<') {
         let (address, rest) = rest.split_once('>')?;

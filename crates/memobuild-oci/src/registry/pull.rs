@@ -7,10 +7,7 @@ use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
 
 use super::{
-    FetchedManifest, RegistryError,
-    artifact::content_type,
-    client::{Target, io_error},
-    retry::Backoff,
+    FetchedManifest, RegistryError, artifact::content_type, client::Target, exchange::io_error, retry::Backoff,
 };
 
 /// The longest manifest, index or config that is read (distribution-spec asks for at least 4 MiB).
@@ -34,12 +31,20 @@ impl Target<'_> {
         let bytes = self.read(&mut response, MAX_DOCUMENT)?;
         let bytes = bytes.ok_or_else(|| self.protocol(format!("the manifest {wanted} is over 8 MiB")))?;
         let actual = Sha256Digest::of(&bytes);
-        if let Some(expected) = digest {
-            self.verify(expected, &bytes)?;
+        match digest {
+            Some(expected) => self.verify(expected, &bytes)?,
+            None => self.same_digest(response.headers(), actual)?,
         }
         let value: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| self.protocol(format!("the manifest {wanted} is not JSON: {e}")))?;
         let own = value.get("mediaType").and_then(|m| m.as_str()).unwrap_or_default();
+        // Of other types that are declared, such as plain JSON, the document knows better.
+        let known = |t: &str| media::is_index(t) || media::is_manifest(t);
+        if known(&declared) && !own.is_empty() && own != declared {
+            return Err(
+                self.protocol(format!("the manifest {wanted} is sent as {declared}, and says that it is {own}"))
+            );
+        }
         let media_type = if own.is_empty() { declared } else { own.to_owned() };
         if media::DOCKER_MANIFEST_V1.contains(&media_type.as_str()) || value.get("fsLayers").is_some() {
             return Err(
@@ -77,6 +82,10 @@ impl Target<'_> {
                         self.protocol(format!("{}: the registry sends fewer bytes than it announced", blob.digest))
                     );
                 }
+                // It can't begin there: from the start, then.
+                Err(RegistryError::Status { status: 416, .. }) if before > 0 && backoff.again(None) => {
+                    partial.restart()?;
+                }
                 Err(e) if e.is_transient() && backoff.again(e.wish()) => {
                     tracing::debug!("{}: going on at byte {}: {e}", blob.digest, partial.offset());
                 }
@@ -86,7 +95,7 @@ impl Target<'_> {
         partial.finish().map(drop).map_err(|e| match e {
             memobuild_store::StoreError::DigestMismatch { expected, actual, .. } => RegistryError::DigestMismatch {
                 registry: self.registry.into(),
-                repository: self.repository.into(),
+                repository: self.repository.to_string(),
                 expected,
                 actual,
             },

@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, fs};
 use memobuild_image::{Descriptor, media};
 use memobuild_oci::{
     reference::Reference,
-    registry::{Artifact, Pushed, Registries, RegistryError, RegistryOptions},
+    registry::{Artifact, Pushed, Registries, RegistryError},
 };
 use memobuild_tree::Sha256Digest;
 
-use crate::support::*;
+use crate::{
+    strict::{Options, Strict},
+    support::*,
+};
 
 const KIND: &str = "application/vnd.example.note+json";
 
@@ -68,5 +71,115 @@ pub(crate) fn round_trip(registries: &Registries, repository: &str) {
 #[test]
 fn artifacts_on_dockers_registry() {
     let Some(registry) = registry("") else { return };
-    round_trip(&Registries::new(RegistryOptions::default()), &format!("127.0.0.1:{}/a/b", registry.port));
+    round_trip(&Registries::new(nobody()), &format!("127.0.0.1:{}/a/b", registry.port));
+}
+
+fn on_strict(options: Options) -> Strict {
+    let strict = Strict::new(options);
+    round_trip(&Registries::new(nobody()), &format!("{}/a/b", strict.host));
+    assert_eq!(strict.open_uploads(), 0);
+    strict
+}
+
+#[test]
+fn artifacts_where_the_registry_lists_referrers() {
+    let strict = on_strict(Options::default());
+    assert!(strict.asked().iter().all(|a| !a.contains("/manifests/sha256-")), "{:?}", strict.asked());
+}
+
+#[test]
+fn artifacts_where_it_lists_but_does_not_filter() {
+    on_strict(Options { filter: false, page: 1, ..Options::default() });
+}
+
+#[test]
+fn artifacts_where_the_referrers_tag_must_do() {
+    let strict = on_strict(Options { referrers: false, ..Options::default() });
+    // Each new entry is one manifest under that tag; what is listed already is no other.
+    let puts = strict.asked().iter().filter(|a| a.starts_with("PUT /v2/a/b/manifests/sha256-")).count();
+    assert_eq!(puts, 2);
+}
+
+/// Two machines add to one referrers tag at the same time, and neither entry is lost.
+#[test]
+fn entries_that_others_overwrite_are_added_again() {
+    let strict = Strict::new(Options { referrers: false, ..Options::default() });
+    let name: Reference = format!("{}/a", strict.host).parse().unwrap();
+    let subject = Registries::new(nobody())
+        .put_artifact(&name, &Artifact { artifact_type: KIND.into(), ..Artifact::default() })
+        .unwrap();
+    std::thread::scope(|scope| {
+        for i in 0..3 {
+            let (name, subject) = (&name, subject.clone());
+            scope.spawn(move || {
+                let artifact = Artifact {
+                    artifact_type: KIND.into(),
+                    subject: Some(subject),
+                    annotations: BTreeMap::from([("i".into(), i.to_string())]),
+                    ..Artifact::default()
+                };
+                Registries::new(nobody()).put_artifact(name, &artifact).unwrap();
+            });
+        }
+    });
+    assert_eq!(Registries::new(nobody()).referrers(&name, &subject.digest, None).unwrap().len(), 3);
+}
+
+#[test]
+fn what_is_under_the_referrers_tag_by_chance_is_not_overwritten() {
+    let strict = Strict::new(Options { referrers: false, ..Options::default() });
+    let registries = Registries::new(nobody());
+    let name: Reference = format!("{}/a", strict.host).parse().unwrap();
+    let plain = Artifact { artifact_type: KIND.into(), ..Artifact::default() };
+    let subject = registries.put_artifact(&name, &plain).unwrap();
+    let tag = subject.digest.to_string().replace(':', "-");
+    let taken = Reference { tag: Some(tag), ..name.clone() };
+    let image = registries.put_artifact(&taken, &plain).unwrap();
+    let about = Artifact { subject: Some(subject), ..plain };
+    let error = registries.put_artifact(&name, &about).unwrap_err();
+    assert!(error.to_string().contains("should be an index"), "{error}");
+    assert_eq!(registries.manifest(&taken).unwrap().digest, image.digest);
+}
+
+/// Tags come in pages, with and without the header that says so.
+#[test]
+fn long_lists_of_tags() {
+    let strict = Strict::new(Options { page: 7, ..Options::default() });
+    let registries = Registries::new(nobody());
+    let artifact = Artifact { artifact_type: KIND.into(), ..Artifact::default() };
+    let at = |i: usize| format!("{}/a:t{i:02}", strict.host).parse::<Reference>().unwrap();
+    for i in 0..20 {
+        registries.put_artifact(&at(i), &artifact).unwrap();
+    }
+    let expected: Vec<String> = (0..20).map(|i| format!("t{i:02}")).collect();
+    assert_eq!(registries.tags(&at(0)).unwrap(), expected);
+    assert_eq!(strict.asked().iter().filter(|a| a.ends_with("tags/list")).count(), 3);
+}
+
+/// A registry stores no index before what it lists, and no manifest before its blobs.
+#[test]
+fn an_index_of_several_manifests() {
+    let strict = Strict::new(Options { place: crate::strict::Place::Relative, ..Options::default() });
+    let registries = Registries::new(nobody());
+    let at: Reference = format!("{}/a:1", strict.host).parse().unwrap();
+    let by_digest = Reference { tag: None, ..at.clone() };
+    let manifests: Vec<Descriptor> = (0..4)
+        .map(|i| {
+            let (layer, _) = registries.push_bytes(&at, media::LAYER, format!("layer {i}").as_bytes()).unwrap();
+            let artifact = Artifact { artifact_type: KIND.into(), layers: vec![layer], ..Artifact::default() };
+            registries.put_artifact(&by_digest, &artifact).unwrap()
+        })
+        .collect();
+    let missing = Descriptor::of(media::MANIFEST, b"{}");
+    let index = |manifests: &[Descriptor]| {
+        memobuild_image::json::pretty(&memobuild_image::Index::new(manifests.to_vec())).unwrap()
+    };
+    let error = registries.put_manifest(&at, media::INDEX, &index(&[missing])).unwrap_err();
+    assert!(error.to_string().contains("unknown to the registry"), "{error}");
+    let put = registries.put_manifest(&at, media::INDEX, &index(&manifests)).unwrap();
+    let got = registries.manifest(&at).unwrap();
+    assert_eq!((got.digest, got.media_type.as_str()), (put.digest, media::INDEX));
+    for manifest in &manifests {
+        registries.manifest_by_digest(&at, manifest.digest).unwrap();
+    }
 }
