@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memobuild_oci::registry::RegistryOptions;
 use memobuild_store::Store;
 
 use super::{Failure, text};
@@ -47,11 +46,6 @@ pub(crate) fn display_path(path: &Path) -> String {
         Some(rest) => format!("~/{}", rest.display()),
         None => path.display().to_string(),
     }
-}
-
-/// How registries are spoken to.
-pub(crate) fn registry_options() -> RegistryOptions {
-    RegistryOptions::default()
 }
 
 /// Diagnostic logs on standard error: what `RUST_LOG` asks for, as JSON lines with `MEMOBUILD_JSON_LOGS=1`. Without

@@ -163,7 +163,7 @@ fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
 }
 
 pub(crate) fn base(store: &Store, named: &image::Named) -> Result<image::Opened, Failure> {
-    image::opened(store, named, &image::registries())
+    image::opened(store, named, &image::registries()?)
 }
 
 /// Images become a directory where that is asked for, or where the name says so.

@@ -13,7 +13,7 @@ use memobuild_oci::{
 use memobuild_store::{Joined, Provided, Store};
 use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
 
-use super::{Failure, env};
+use super::{Failure, config, env};
 
 /// An image with the name under which it was found.
 pub(crate) struct Named {
@@ -72,9 +72,9 @@ pub(crate) fn store_with(text: &str) -> Result<Store, Failure> {
     })
 }
 
-/// Connections to registries, with the user's credentials.
-pub(crate) fn registries() -> Registries {
-    Registries::new(env::registry_options())
+/// Connections to registries, with the user's settings and credentials.
+pub(crate) fn registries() -> Result<Registries, Failure> {
+    Ok(Registries::new(config::registries()?))
 }
 
 /// The image with its layers, those that lie on a registry or in a shared cache included.

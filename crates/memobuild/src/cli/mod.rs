@@ -8,6 +8,7 @@ use memobuild_observe::FailureKind;
 mod build;
 mod check;
 mod completions;
+mod config;
 mod doctor;
 mod du;
 mod env;
@@ -45,6 +46,11 @@ Environment:
                        [default: $XDG_CACHE_HOME/memobuild, ~/.cache/memobuild]
   MEMOBUILD_JSON_LOGS  1: diagnostic logs as JSON lines
   RUST_LOG             which diagnostic logs are written
+  MEMOBUILD_CONFIG     settings of registries [default: ~/.config/memobuild/config.toml]
+  MEMOBUILD_REGISTRY, MEMOBUILD_REPO
+                       where images go that are pushed without a name
+  MEMOBUILD_TOKEN      USER:PASSWORD or bearer token for MEMOBUILD_REGISTRY
+  DOCKER_CONFIG        directory of docker's config.json, for credentials
   SOURCE_DATE_EPOCH    the time that images carry, in seconds since 1970
   NO_COLOR             no colours
 

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &PullArgs) -> CliResult {
 /// Fetches one image; the line that says which.
 fn pull(store: &Store, name: &Reference, args: &PullArgs) -> Result<String, Failure> {
     let platform = args.platform.clone().unwrap_or_default();
-    let registries = image::registries();
+    let registries = image::registries()?;
     let found = images::open(&ImageSource::Registry(name.clone()), &platform, store, &registries);
     let found = found.map_err(image::failure)?;
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };

@@ -10,7 +10,7 @@ use memobuild_oci::{
     reference::Reference,
 };
 
-use super::{CliResult, Failure, export, image, progress_of::Told, text, values};
+use super::{CliResult, Failure, config, export, image, progress_of::Told, text, values};
 use crate::progress::{Progress, ProgressMode};
 
 /// Push an image of memobuild's store to a registry
@@ -21,7 +21,7 @@ pub(crate) struct PushArgs {
     #[arg(value_name = "IMAGE")]
     image: String,
 
-    /// Names to push it under [default: its own]
+    /// Names to push it under [default: its own; with MEMOBUILD_REGISTRY and MEMOBUILD_REPO that repository]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     // What is being read must not be collected meanwhile.
     let _lease = store.lease()?;
     let names = names(args, &named)?;
-    let registries = image::registries();
+    let registries = image::registries()?;
     let base = image::opened(&store, &named, &registries)?;
     let output = args.options.clone().unwrap_or_else(|| Output::new(OutputKind::Image));
     let output = Output { push: true, ..output };
@@ -93,7 +93,11 @@ fn pushed(names: &[Reference], manifest: &Descriptor, report: &Report) -> String
 /// Where it goes: under the names given, else its own.
 fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failure> {
     if args.names.is_empty() {
-        return Ok(vec![named.name.clone().with_default_tag()]);
+        let own = named.name.clone().with_default_tag();
+        return Ok(match config::default_repository()? {
+            Some(place) => vec![Reference { tag: own.tag, ..place }],
+            None => vec![own],
+        });
     }
     let parse = |name: &String| -> Result<Reference, Failure> {
         let name: Reference = name.parse().map_err(|e| Failure::usage(format!("{e}")))?;

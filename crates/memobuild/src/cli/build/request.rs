@@ -5,7 +5,7 @@ use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
 use super::args::{BuildArgs, Entitlement};
-use crate::cli::{Failure, env};
+use crate::cli::{Failure, config};
 
 pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
     let dockerfile = dockerfile(&args)?;
@@ -25,8 +25,15 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
             None => outputs.push(Output { push: true, ..Output::new(OutputKind::Image) }),
         }
     }
-    if outputs.iter().any(|o| o.push && o.names.is_empty()) && args.tags.is_empty() {
-        return Err(Failure::usage("there is no name to push under").with_hint("give one: -t REGISTRY/NAME:TAG"));
+    let nameless = outputs.iter_mut().filter(|o| o.push && o.names.is_empty() && args.tags.is_empty());
+    let place = config::default_repository()?;
+    for output in nameless {
+        if let Some(place) = &place {
+            output.names.push(place.to_string());
+            continue;
+        }
+        return Err(Failure::usage("there is no name to push under")
+            .with_hint("give one: -t REGISTRY/NAME:TAG, or set MEMOBUILD_REGISTRY and MEMOBUILD_REPO"));
     }
     Ok(BuildRequest {
         context: args.context,
@@ -43,7 +50,7 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         trace: !args.no_trace,
         max_age: args.max_age,
         parallelism: None,
-        registries: env::registry_options(),
+        registries: config::registries()?,
         cache_from: args.cache_from,
         cache_to: args.cache_to,
     })
