@@ -28,6 +28,7 @@ mod signals;
 mod source;
 mod text;
 mod values;
+mod verify;
 
 use failure::{CliResult, Failure};
 pub(crate) use text::{bytes, colours_allowed, cut, paint, seconds, terminal_is_dumb};
@@ -71,6 +72,7 @@ enum Command {
     Export(export::ExportArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
+    Verify(Box<verify::VerifyArgs>),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -105,6 +107,7 @@ fn run(command: Command) -> CliResult {
         Command::Export(args) => export::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Verify(args) => verify::run(*args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

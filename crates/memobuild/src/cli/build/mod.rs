@@ -2,7 +2,7 @@
 
 mod args;
 mod report;
-mod request;
+pub(crate) mod request;
 
 use std::{
     io::{self, IsTerminal as _},
