@@ -296,7 +296,7 @@ fn bytes_of(options: &Options, digest: &Sha256Digest, bytes: &[u8], request: &Re
     let last = bytes.len().saturating_sub(1);
     let start = start.parse::<usize>().unwrap_or(usize::MAX);
     let end = end.parse::<usize>().unwrap_or(last).min(last);
-    match bytes.get(start..=end) {
+    match bytes.get(start..=end).filter(|part| !part.is_empty()) {
         Some(part) => {
             with_type(206).with("content-range", format!("bytes {start}-{end}/{}", bytes.len())).holding(part.to_vec())
         }
