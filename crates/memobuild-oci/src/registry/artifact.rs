@@ -13,7 +13,7 @@ use ureq::http::{HeaderMap, Method};
 
 use super::{
     FetchedManifest, Pushed, Registries, RegistryError,
-    client::Target,
+    client::{Target, lock},
     exchange::{Answer, Content, Payload, Question},
     pull::MAX_DOCUMENT,
 };
@@ -26,7 +26,7 @@ const PAGE: usize = 1000;
 /// Pages of a list that are read before it counts as endless.
 const MAX_PAGES: usize = 10_000;
 /// Attempts to add an entry to a referrers tag that others write at the same time.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 20;
 
 /// A manifest that names blobs and is no image (image-spec 1.1, "Guidelines for Artifact Usage").
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -114,7 +114,7 @@ impl Registries {
     ) -> Result<Vec<Descriptor>, RegistryError> {
         let mut found = self.each(at, |target| match target.listed_referrers(subject, artifact_type)? {
             Some(listed) => Ok(listed),
-            None => Ok(target.tagged_referrers(subject)?.map(|index| index.manifests).unwrap_or_default()),
+            None => Ok(target.tagged_referrers(subject)?.map(|(index, _)| index.manifests).unwrap_or_default()),
         })?;
         // A registry may filter; it need not.
         found.retain(|d| artifact_type.is_none_or(|wanted| d.artifact_type.as_deref() == Some(wanted)));
@@ -156,7 +156,7 @@ struct Tags {
 impl Target<'_> {
     /// Puts a manifest under a tag or digest; without a list of referrers its subject's tag is kept here.
     pub(super) fn put_manifest(&self, name: &str, bytes: &[u8], manifest: &Descriptor) -> Result<(), RegistryError> {
-        let listed = self.again(|| self.put_manifest_once(name, bytes, &manifest.media_type))?;
+        let listed = self.again(|| self.put_manifest_once(name, bytes, &manifest.media_type, None))?;
         // Documents without a subject, which are nearly all, need not be looked at any closer.
         let Ok(Referrer { artifact_type, config, subject: Some(subject), annotations }) = serde_json::from_slice(bytes)
         else {
@@ -173,9 +173,15 @@ impl Target<'_> {
     }
 
     /// Whether the registry said that it has taken note of the subject. It must have stored the bytes as they are.
-    fn put_manifest_once(&self, name: &str, bytes: &[u8], media_type: &str) -> Result<bool, RegistryError> {
+    fn put_manifest_once(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        media_type: &str,
+        condition: Option<(&str, &str)>,
+    ) -> Result<bool, RegistryError> {
         let path = format!("manifests/{name}");
-        let headers = [("content-type", media_type)];
+        let headers: Vec<_> = [("content-type", media_type)].into_iter().chain(condition).collect();
         let payload = Payload::Bytes(bytes);
         let answer = self.ask(&Question { headers: &headers, payload, ..Question::new(Method::PUT, &path) })?;
         match answer.status() {
@@ -202,30 +208,46 @@ impl Target<'_> {
         }
     }
 
-    /// Adds an entry to the referrers tag. There is no lock: what another client overwrote is added again.
+    /// Adds an entry to the referrers tag. Others may do so at the same time: within this process they wait, and those
+    /// elsewhere are found out by the registries that heed conditions. Else what was overwritten is added again, as far
+    /// as that can be seen; the specification has no better way.
     fn add_referrer(&self, subject: &Sha256Digest, entry: Descriptor) -> Result<(), RegistryError> {
+        let _one = lock(&self.inner.referrers);
         let tag = referrers_tag(subject);
         for _ in 0..ROUNDS {
-            let mut index = self.tagged_referrers(subject)?.unwrap_or_else(|| Index::new(Vec::new()));
+            let found = self.tagged_referrers(subject)?;
+            let (mut index, etag) = found.unwrap_or_else(|| (Index::new(Vec::new()), None));
             if index.manifests.iter().any(|known| known.digest == entry.digest) {
                 return Ok(());
             }
+            let etag = etag.filter(|etag| !etag.starts_with("W/"));
+            let condition = match &etag {
+                Some(etag) => Some(("if-match", etag.as_str())),
+                None if index.manifests.is_empty() => Some(("if-none-match", "*")),
+                None => None,
+            };
             index.manifests.push(entry.clone());
             let bytes = json::compact(&index).map_err(|e| RegistryError::Source(e.into()))?;
-            self.again(|| self.put_manifest_once(&tag, &bytes, media::INDEX))?;
+            match self.again(|| self.put_manifest_once(&tag, &bytes, media::INDEX, condition)) {
+                Ok(_) | Err(RegistryError::Status { status: 412, .. }) => {}
+                Err(e) => return Err(e),
+            }
         }
         Err(self.protocol(format!("the list of what refers to {subject} loses what is added to it")))
     }
 
     /// The index under the referrers tag, if there is one. Anything else under that tag is an error, which keeps it from
     /// being overwritten.
-    fn tagged_referrers(&self, subject: &Sha256Digest) -> Result<Option<Index>, RegistryError> {
+    fn tagged_referrers(&self, subject: &Sha256Digest) -> Result<Option<(Index, Option<String>)>, RegistryError> {
         let tag = referrers_tag(subject);
-        match self.manifest(&tag, None) {
-            Ok(found) if found.media_type == media::INDEX => serde_json::from_slice(&found.bytes)
-                .map(Some)
-                .map_err(|e| self.protocol(format!("the index under the tag {tag} can't be read: {e}"))),
-            Ok(found) => Err(self.protocol(format!("the tag {tag} should be an index, and is {}", found.media_type))),
+        match self.again(|| self.manifest_once(&tag, None)) {
+            Ok((found, etag)) if found.media_type == media::INDEX => match serde_json::from_slice(&found.bytes) {
+                Ok(index) => Ok(Some((index, etag))),
+                Err(e) => Err(self.protocol(format!("the index under the tag {tag} can't be read: {e}"))),
+            },
+            Ok((found, _)) => {
+                Err(self.protocol(format!("the tag {tag} should be an index, and is {}", found.media_type)))
+            }
             Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(e) => Err(e),
         }

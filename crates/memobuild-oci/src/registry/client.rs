@@ -55,6 +55,8 @@ pub(super) struct Inner {
     schemes: Mutex<HashMap<String, &'static str>>,
     /// Mirrors that did not answer.
     silent: Mutex<HashSet<String>>,
+    /// Held while a referrers tag is changed.
+    pub(super) referrers: Mutex<()>,
 }
 
 /// A token's place; locked while one is fetched, so that each is fetched once.
@@ -89,6 +91,7 @@ impl Registries {
             tokens: Mutex::default(),
             schemes: Mutex::default(),
             silent: Mutex::default(),
+            referrers: Mutex::default(),
             options,
         }))
     }

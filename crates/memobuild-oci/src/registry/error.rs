@@ -117,6 +117,10 @@ impl RegistryError {
                 format!("too many requests: wait {} s, log in, or use a mirror", wait.as_secs())
             }
             Self::Status { status: 429, .. } => "too many requests: wait, log in, or use a mirror".into(),
+            Self::Status { status: 404, .. } => {
+                "the registry lacks the repository, which may have to be made there first, or something that it needs"
+                    .into()
+            }
             Self::Status { status: 413, .. } => "the registry does not take anything as large as this".into(),
             Self::Status { status: 500.., .. } => "the registry has trouble of its own: try again later".into(),
             Self::Transport { registry, source, .. } => match &**source {

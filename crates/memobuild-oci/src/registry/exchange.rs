@@ -79,6 +79,8 @@ impl Content<'_> {
 pub(super) struct Answer {
     pub(super) response: Response<Body>,
     url: String,
+    /// Whether something was asked for, rather than put there.
+    reading: bool,
     with_credentials: bool,
     /// What a token server said that gave no token.
     words: Option<String>,
@@ -183,14 +185,14 @@ impl Target<'_> {
 
     /// The error that an answer is.
     pub(super) fn refused(&self, answer: Answer, what: &str) -> RegistryError {
-        let Answer { mut response, url, with_credentials, words } = answer;
+        let Answer { mut response, url, reading, with_credentials, words } = answer;
         let (registry, repository) = (self.registry.to_owned(), self.repository.to_string());
         let (scheme, host, _) = parts(&url).unwrap_or_default();
         let elsewhere = (!self.is_own(scheme, host)).then(|| format!("{host}, to which the registry sends, says no"));
         let status = response.status().as_u16();
         let detail = elsewhere.or(words).or_else(|| detail(&mut response));
         match status {
-            404 => RegistryError::NotFound { registry, repository, what: what.into() },
+            404 if reading => RegistryError::NotFound { registry, repository, what: what.into() },
             401 | 403 => {
                 let login = with_credentials && self.has_login();
                 RegistryError::Denied { registry, repository, detail, with_credentials, login }
@@ -251,7 +253,7 @@ impl Target<'_> {
             };
             let with_credentials = granted.is_some_and(|g| g.named);
             let Some(next) = next.and_then(|next| resolve(&url, next)) else {
-                return Ok(Answer { response, url, with_credentials, words: None });
+                return Ok(Answer { response, url, reading, with_credentials, words: None });
             };
             let (to_scheme, host, path) = parts(&next).unwrap_or_default();
             url = if own && self.is_own(to_scheme, host) {

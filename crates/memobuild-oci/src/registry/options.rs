@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use super::client::HUB;
+use crate::reference::DEFAULT_REGISTRY;
 
 /// How registries are spoken to.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +73,7 @@ impl fmt::Debug for Login {
 impl RegistryOptions {
     /// The settings of a host.
     pub(super) fn host(&self, host: &str) -> Option<&HostOptions> {
-        self.hosts.get(host).or_else(|| self.hosts.get("docker.io").filter(|_| host == HUB))
+        self.hosts.get(host).or_else(|| self.hosts.get(DEFAULT_REGISTRY).filter(|_| host == HUB))
     }
 
     /// The mirrors of a registry, in the order in which they are asked.
@@ -83,7 +84,8 @@ impl RegistryOptions {
 
     /// What a registry is to be shown before anything else.
     pub(super) fn login(&self, registry: &str) -> Option<&Login> {
-        self.login.as_ref().filter(|(of, _)| of == registry).map(|(_, login)| login)
+        let hub = |of: &str| registry == DEFAULT_REGISTRY && matches!(of, HUB | "index.docker.io");
+        self.login.as_ref().filter(|(of, _)| of == registry || hub(of)).map(|(_, login)| login)
     }
 }
 
@@ -112,5 +114,8 @@ mod tests {
         assert_eq!(options.mirrors_of("docker.io").collect::<Vec<_>>(), ["first", "m", "n/p"]);
         assert_eq!(options.mirrors_of("x").collect::<Vec<_>>(), ["y"]);
         assert!(options.host(HUB).is_some() && options.host("x").is_none());
+        let login = Some(("index.docker.io".into(), Login::Token("t".into())));
+        let options = RegistryOptions { login, ..options };
+        assert!(options.login("docker.io").is_some() && options.login("x").is_none());
     }
 }

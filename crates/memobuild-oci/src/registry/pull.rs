@@ -22,10 +22,15 @@ impl Target<'_> {
         wanted: &str,
         digest: Option<Sha256Digest>,
     ) -> Result<FetchedManifest, RegistryError> {
-        self.again(|| self.manifest_once(wanted, digest))
+        self.again(|| self.manifest_once(wanted, digest)).map(|(manifest, _)| manifest)
     }
 
-    fn manifest_once(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {
+    /// With its `ETag`, by which the registry knows this version of what has a tag.
+    pub(super) fn manifest_once(
+        &self,
+        wanted: &str,
+        digest: Option<Sha256Digest>,
+    ) -> Result<(FetchedManifest, Option<String>), RegistryError> {
         let mut response = self.get(&format!("manifests/{wanted}"), &[("accept", ACCEPT)], wanted)?;
         let declared = content_type(response.headers()).to_owned();
         let bytes = self.read(&mut response, MAX_DOCUMENT)?;
@@ -51,7 +56,8 @@ impl Target<'_> {
                 self.protocol("the image has a manifest of Docker's schema 1, which nothing writes since 2017".into())
             );
         }
-        Ok(FetchedManifest { bytes, media_type, digest: actual })
+        let etag = response.headers().get("etag").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Ok((FetchedManifest { bytes, media_type, digest: actual }, etag))
     }
 
     pub(super) fn blob(

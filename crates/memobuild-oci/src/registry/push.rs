@@ -185,7 +185,7 @@ impl Target<'_> {
             let again = match &error {
                 // It has more or less than was thought, or no longer knows of this upload.
                 RegistryError::Status { status: 416, .. } => true,
-                RegistryError::NotFound { .. } => upload.session.is_some(),
+                RegistryError::Status { status: 404, .. } => upload.session.is_some(),
                 e => e.is_transient() && !(farthest == 0 && e.is_refusal()),
             };
             if !again || !backoff.again(error.wish()) {
@@ -223,11 +223,11 @@ impl Upload<'_> {
     /// The next request; whether it was the last.
     fn step(&mut self) -> Result<bool, RegistryError> {
         if self.unsure {
-            // Its last answer may be what was lost.
-            if self.target.has_blob(&self.blob.digest)? {
+            // An upload that is gone may have ended: its last answer is what was lost.
+            let goes_on = self.session.is_some() && self.ask_how_far()?;
+            if !goes_on && self.target.has_blob(&self.blob.digest)? {
                 return Ok(true);
             }
-            self.ask_how_far()?;
             self.unsure = false;
         }
         let session = match &self.session {
@@ -279,22 +279,30 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// How many bytes the registry has. Where it does not say, the upload begins anew.
-    fn ask_how_far(&mut self) -> Result<(), RegistryError> {
-        let Some(session) = &self.session else { return Ok(()) };
+    /// Learns how many bytes the registry has, and says whether it does. Where it does not, the upload begins anew.
+    fn ask_how_far(&mut self) -> Result<bool, RegistryError> {
+        let Some(session) = &self.session else { return Ok(false) };
         let answer = self.target.ask(&Question::new(Method::GET, &session.place))?;
         let status = answer.status();
         if status == 429 || status >= 500 {
             return Err(self.target.refused(answer, "upload"));
         }
-        // `0-0` means one byte to the specification, and none to Docker's registry: only more than that is sure.
-        let sent = has(&answer).filter(|sent| *sent > 1 && *sent <= self.blob.size);
         let place = self.target.next(&answer)?.unwrap_or_else(|| session.place.clone());
-        (self.session, self.sent) = match (status, sent) {
-            (204, Some(sent)) => (Some(Session { place, least: session.least }), sent),
-            _ => (None, 0),
-        };
-        Ok(())
+        let session = Session { place, least: session.least };
+        // `0-0` means one byte to the specification, and none to Docker's registry: only more than that is sure.
+        match (status, has(&answer)) {
+            (204, Some(sent)) if sent > 1 && sent <= self.blob.size => {
+                (self.session, self.sent) = (Some(session), sent)
+            }
+            (204, None) => (self.session, self.sent) = (Some(session), 0),
+            _ => {
+                if status == 204 {
+                    self.target.cancel(Some(&session));
+                }
+                (self.session, self.sent) = (None, 0);
+            }
+        }
+        Ok(self.session.is_some())
     }
 }
 

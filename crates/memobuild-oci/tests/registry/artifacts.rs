@@ -100,29 +100,27 @@ fn artifacts_where_the_referrers_tag_must_do() {
     assert_eq!(puts, 2);
 }
 
-/// Two machines add to one referrers tag at the same time, and neither entry is lost.
+/// Several add to one referrers tag at the same time, and no entry is lost: in one process, and in several where the
+/// registry heeds conditions.
 #[test]
-fn entries_that_others_overwrite_are_added_again() {
-    let strict = Strict::new(Options { referrers: false, ..Options::default() });
-    let name: Reference = format!("{}/a", strict.host).parse().unwrap();
-    let subject = Registries::new(nobody())
-        .put_artifact(&name, &Artifact { artifact_type: KIND.into(), ..Artifact::default() })
-        .unwrap();
-    std::thread::scope(|scope| {
-        for i in 0..3 {
-            let (name, subject) = (&name, subject.clone());
-            scope.spawn(move || {
-                let artifact = Artifact {
-                    artifact_type: KIND.into(),
-                    subject: Some(subject),
-                    annotations: BTreeMap::from([("i".into(), i.to_string())]),
-                    ..Artifact::default()
-                };
-                Registries::new(nobody()).put_artifact(name, &artifact).unwrap();
-            });
-        }
-    });
-    assert_eq!(Registries::new(nobody()).referrers(&name, &subject.digest, None).unwrap().len(), 3);
+fn entries_added_at_the_same_time() {
+    for conditions in [false, true] {
+        let strict = Strict::new(Options { referrers: false, conditions, ..Options::default() });
+        let name: Reference = format!("{}/a", strict.host).parse().unwrap();
+        let shared = Registries::new(nobody());
+        let plain = Artifact { artifact_type: KIND.into(), ..Artifact::default() };
+        let subject = shared.put_artifact(&name, &plain).unwrap();
+        std::thread::scope(|scope| {
+            for i in 0..4 {
+                let (name, subject) = (&name, subject.clone());
+                let registries = if conditions { Registries::new(nobody()) } else { shared.clone() };
+                let note = BTreeMap::from([("i".into(), i.to_string())]);
+                let artifact = Artifact { subject: Some(subject), annotations: note, ..plain.clone() };
+                scope.spawn(move || registries.put_artifact(name, &artifact).unwrap());
+            }
+        });
+        assert_eq!(shared.referrers(&name, &subject.digest, None).unwrap().len(), 4);
+    }
 }
 
 #[test]

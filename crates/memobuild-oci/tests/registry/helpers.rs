@@ -1,12 +1,6 @@
 //! Docker's credential helpers, which keep passwords in the keyring of the machine.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use memobuild_oci::{
     reference::Reference,
@@ -15,17 +9,13 @@ use memobuild_oci::{
 
 use crate::strict::{Auth, Options, Strict};
 
+/// Names the directory and the registry to the inner process.
 const INNER: &str = "MEMOBUILD_TEST_HELPER_CONFIG";
 
 fn helper(dir: &Path, name: &str, script: &str) {
     let path = dir.join(format!("docker-credential-{name}"));
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn serial() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs this test again in a process of its own, whose PATH has the helpers.
@@ -61,7 +51,6 @@ fn helpers_are_asked() {
         );
         return;
     }
-    let _serial = serial();
     let strict = Strict::new(Options { auth: Auth::Basic("ci", "secret"), ..Options::default() });
     let host = &strict.host;
     let dir = tempfile::tempdir().unwrap();

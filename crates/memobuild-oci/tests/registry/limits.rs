@@ -47,7 +47,7 @@ fn trouble_for_a_moment_is_gone_through() {
     let (_keep, store) = store();
     let (base, root) = opened(layout.path(), &store);
     for abrupt in [false, true] {
-        let options = Options { refuse_every: Some((3, 503, None)), abrupt, ..Options::default() };
+        let options = Options { refuse_every: Some((6, 503, None)), abrupt, ..Options::default() };
         let strict = Strict::new(options);
         let name = format!("{}/a:1", strict.host);
         push_to(&[&name], &base, &root, &store).unwrap();
@@ -106,7 +106,10 @@ fn what_errors_say() {
     let missing = Descriptor::of(media::LAYER, b"not there");
     let error = registries.put_artifact(&at(&strict, "a:2"), &Artifact { layers: vec![missing.clone()], ..artifact() });
     let error = error.unwrap_err();
-    assert!(error.to_string().contains(&missing.digest.to_string()), "{error}");
+    let digest = missing.digest;
+    let expected = format!("{host}: a: the registry answered 404: {digest} is unknown to the registry");
+    assert_eq!(error.to_string(), expected);
+    assert!(error.hint().unwrap().starts_with("the registry lacks"), "{:?}", error.hint());
 
     strict.set(|o| o.refuse_every = Some((1, 501, None)));
     let error = registries.tags(&at(&strict, "a")).unwrap_err();

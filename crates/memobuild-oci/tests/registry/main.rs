@@ -11,5 +11,6 @@ mod pull;
 mod push;
 mod resume;
 mod strict;
+mod strictness;
 mod support;
 mod tokens;

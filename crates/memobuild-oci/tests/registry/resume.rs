@@ -122,6 +122,7 @@ fn uploads_that_fail_are_cancelled() {
     let none = dir.path().join("none");
     let error = Registries::new(nobody()).push_file(&to, &blob, &none).unwrap_err();
     assert!(error.to_string().contains(&none.display().to_string()), "{error}");
+    assert!(strict.asked().last().is_some_and(|a| a.starts_with("DELETE /v2/a/blobs/uploads/")));
     assert_eq!(strict.open_uploads(), 0);
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) ranges: bool,
     pub(crate) delete: bool,
     pub(crate) immutable_tags: bool,
+    /// Manifests have an `ETag`, and `If-Match` and `If-None-Match` are heeded when one is put.
+    pub(crate) conditions: bool,
     pub(crate) read_only: Vec<&'static str>,
     /// Blobs are read from another host, which takes no `Authorization`.
     pub(crate) redirect: bool,
@@ -80,6 +82,7 @@ impl Default for Options {
             ranges: true,
             delete: true,
             immutable_tags: false,
+            conditions: false,
             read_only: Vec::new(),
             redirect: false,
             refuse_every: None,
@@ -191,9 +194,10 @@ impl Strict {
         lock(&self.shared.state).uploads.clear();
     }
 
-    /// Uploads that were begun, and neither closed nor cancelled.
+    /// Uploads that were neither closed nor cancelled, and hold something.
     pub(crate) fn open_uploads(&self) -> usize {
-        lock(&self.shared.state).uploads.len()
+        let uploads: Vec<_> = lock(&self.shared.state).uploads.values().cloned().collect();
+        uploads.iter().filter(|upload| !lock(upload).is_empty()).count()
     }
 }
 
@@ -207,7 +211,15 @@ impl Shared {
         stream.set_nodelay(true)?;
         let mut to = stream.try_clone()?;
         let mut from = BufReader::new(stream);
-        while let Some(request) = Request::read(&mut from)? {
+        loop {
+            let request = match Request::read(&mut from) {
+                Ok(Some(request)) => request,
+                Ok(None) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Other => {
+                    return Response::new(400).write(&mut to, false, true).map(drop);
+                }
+                Err(e) => return Err(e),
+            };
             if self.ended.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -243,7 +255,6 @@ impl Shared {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// `Err`: the connection broke.
@@ -256,7 +267,7 @@ impl Shared {
         if let Some((every, status, wait)) = options.refuse_every {
             let mut asked = lock(&self.asked);
             *asked += 1;
-            if *asked % every == 0 {
+            if asked.is_multiple_of(every) {
                 let code = if status == 429 { "TOOMANYREQUESTS" } else { "UNAVAILABLE" };
                 let answer = Response::error(status, code, "too many requests");
                 return Ok(match wait {

@@ -102,9 +102,9 @@ fn what_may_not_be_read_elsewhere_is_sent() {
 fn tokens_that_end_in_the_middle_are_fetched_anew() {
     let layout = tempfile::tempdir().unwrap();
     let tree = make_image_of(layout.path(), 5, 5_000_000);
-    let once = TokenOptions { uses: Some(3), ..TokenOptions::default() };
+    let few = |uses| TokenOptions { uses: Some(uses), ..TokenOptions::default() };
     let short = TokenOptions { life: Some(Duration::from_millis(150)), silent: true, ..TokenOptions::default() };
-    for (options, abrupt) in [(once.clone(), false), (once, true), (short, false)] {
+    for (options, abrupt) in [(few(3), false), (few(9), true), (short, false)] {
         let strict = with_tokens(options);
         strict.set(|o| (o.slow, o.abrupt) = (Duration::from_millis(20), abrupt));
         let (_keep, store) = store();

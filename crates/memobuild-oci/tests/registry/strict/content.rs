@@ -160,7 +160,10 @@ impl Shared {
                 if !accepted.into_iter().any(|a| a == "*/*" || a == kind) {
                     return Ok(Response::error(406, "MANIFEST_UNKNOWN", "not of a type that is accepted"));
                 }
-                let answer = Response::new(200).with("content-type", kind).with("docker-content-digest", digest);
+                let mut answer = Response::new(200).with("content-type", kind).with("docker-content-digest", digest);
+                if options.conditions {
+                    answer = answer.with("etag", format!("\"{digest}\""));
+                }
                 Ok(answer.holding(bytes.clone()))
             }
             _ => Ok(Response::error(405, "UNSUPPORTED", "the operation is unsupported")),
@@ -194,6 +197,12 @@ impl Shared {
         let repository = repositories.entry(name.into()).or_default();
         if let Err(refusal) = repository.complete(&value, blobs) {
             return refusal;
+        }
+        let present = tag.and_then(|tag| repository.tags.get(tag)).map(|digest| format!("\"{digest}\""));
+        let heeded = request.header("if-match").is_none_or(|tag| present.as_deref() == Some(tag))
+            && request.header("if-none-match").is_none_or(|_| present.is_none());
+        if options.conditions && !heeded {
+            return Response::error(412, "DENIED", "another manifest has that tag");
         }
         if let Some(tag) = tag {
             if options.immutable_tags && repository.tags.get(tag).is_some_and(|old| *old != digest) {
@@ -287,7 +296,7 @@ fn bytes_of(options: &Options, digest: &Sha256Digest, bytes: &[u8], request: &Re
     let last = bytes.len().saturating_sub(1);
     let start = start.parse::<usize>().unwrap_or(usize::MAX);
     let end = end.parse::<usize>().unwrap_or(last).min(last);
-    match bytes.get(start..=end) {
+    match bytes.get(start..=end).filter(|part| !part.is_empty()) {
         Some(part) => {
             with_type(206).with("content-range", format!("bytes {start}-{end}/{}", bytes.len())).holding(part.to_vec())
         }

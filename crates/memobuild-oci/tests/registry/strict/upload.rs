@@ -21,6 +21,12 @@ pub(super) struct Upload {
     last_seen: bool,
 }
 
+impl Upload {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 impl Shared {
     pub(super) fn upload(
         &self,

@@ -18,6 +18,12 @@ pub(super) struct Request {
 impl Request {
     /// The next on a connection; `None` where it ends.
     pub(super) fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
+        // A greeting in TLS, say, has no lines to wait for.
+        match from.fill_buf()?.first() {
+            None => return Ok(None),
+            Some(byte) if !byte.is_ascii_uppercase() => return Err(io::Error::other("no HTTP")),
+            Some(_) => {}
+        }
         let Some(first) = line(from)? else { return Ok(None) };
         let mut words = first.split(' ');
         let (Some(method), Some(target), Some("HTTP/1.1"), None) =
