@@ -244,9 +244,10 @@ fn large(store: &Store) -> (BundleId, Vec<u8>) {
     file(b"/b/empty", b"", &mut diff, &writer);
     file(b"/b/one", b"1", &mut diff, &writer);
     file(b"/zeros", &[0; 5000], &mut diff, &writer);
+    let bundle = writer.finish(&diff).unwrap();
     let mut tar = Vec::new();
     write_layer(&diff, store, KEEP, &mut tar).unwrap();
-    (writer.finish(&diff).unwrap(), tar)
+    (bundle, tar)
 }
 
 #[test]
