@@ -5,4 +5,5 @@
 
 mod pull;
 mod push;
+mod seekable;
 mod support;
