@@ -211,10 +211,7 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> LayerError {
 }
 
 /// Runs `produce`, and hands what it writes to the pipe, whose end the consumers then see.
-fn produce_into(
-    to: Chunks,
-    produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
-) -> Result<(), LayerError> {
+fn produce_into(to: Chunks, produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>) -> Result<(), LayerError> {
     let mut out = Splitter { block: to.buffer(), to };
     produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write))
 }

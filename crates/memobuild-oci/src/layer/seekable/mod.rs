@@ -131,25 +131,25 @@ struct Out {
 }
 
 /// Compresses the pieces and writes them in order.
-fn pack(
-    pieces: Receiver<Arc<Piece>>,
-    out: &mut Out,
-    format: Format,
-    level: u32,
-    workers: usize,
-) -> io::Result<()> {
+fn pack(pieces: Receiver<Arc<Piece>>, out: &mut Out, format: Format, level: u32, workers: usize) -> io::Result<()> {
     let pack = |packer: &mut io::Result<Packer>, piece: Arc<Piece>| {
         let packer = packer.as_mut().map_err(|e| io::Error::new(e.kind(), e.to_string()))?;
         let contents = piece.bytes.get(..piece.contents).filter(|contents| !contents.is_empty());
         Ok((packer.pack(&piece.bytes)?, contents.map(Sha256Digest::of)))
     };
-    pool::in_order(workers, pieces, || Packer::new(format, level), pack, |(bytes, digest)| {
-        out.blob.write_all(&bytes)?;
-        let offset = out.at;
-        out.at += bytes.len() as u64;
-        out.placed.extend(digest.map(|digest| Placed { offset, end: out.at, digest }));
-        Ok(())
-    })
+    pool::in_order(
+        workers,
+        pieces,
+        || Packer::new(format, level),
+        pack,
+        |(bytes, digest)| {
+            out.blob.write_all(&bytes)?;
+            let offset = out.at;
+            out.at += bytes.len() as u64;
+            out.placed.extend(digest.map(|digest| Placed { offset, end: out.at, digest }));
+            Ok(())
+        },
+    )
 }
 
 /// Makes members or frames, each of which says nothing but what is in it.

@@ -58,65 +58,83 @@ pub(super) struct Rolling {
     at: usize,
     /// Bytes of the present chunk that the sum has seen.
     seen: usize,
+    /// Zeros at the begin of the present chunk that are known to be a hole; none of them has been seen.
+    hole: usize,
 }
 
 impl Rolling {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let window = WINDOW as u32;
         let (s1, s2) = (window * CHAR_OFFSET, window * (window - 1) * CHAR_OFFSET);
-        Self { s1, s2, window: [0; WINDOW], at: 0, seen: 0 }
-    }
-
-    /// Takes a byte in, and says whether a chunk ends behind it.
-    fn roll(&mut self, byte: u8) -> bool {
-        let Some(slot) = self.window.get_mut(self.at % WINDOW) else { return false };
-        let dropped = u32::from(std::mem::replace(slot, byte));
-        self.at = (self.at + 1) % WINDOW;
-        self.s1 = self.s1.wrapping_add(u32::from(byte)).wrapping_sub(dropped);
-        self.s2 = self.s2.wrapping_add(self.s1).wrapping_sub(WINDOW as u32 * (dropped + CHAR_OFFSET));
-        self.s2 & SPLIT == SPLIT
+        Self { s1, s2, window: [0; WINDOW], at: 0, seen: 0, hole: 0 }
     }
 
     fn cut(&mut self, bytes: &[u8], end: bool) -> Option<(usize, bool)> {
-        while let Some(rest) = bytes.get(self.seen..).filter(|rest| !rest.is_empty()) {
-            let data = rest.iter().position(|b| *b == 0).unwrap_or(rest.len());
-            if self.roll_all(rest.get(..data).unwrap_or_default()) {
-                return self.ends(false);
+        if self.hole == 0 {
+            let rest = bytes.get(self.seen..).unwrap_or_default();
+            let hole = find_hole(rest);
+            // Zeros at the end may be the begin of a hole.
+            let data = match hole {
+                Some(start) => start,
+                None if end => rest.len(),
+                None => rest.len() - rest.iter().rev().take_while(|b| **b == 0).count(),
+            };
+            if self.roll(rest.get(..data).unwrap_or_default()) || self.seen > 0 && (hole.is_some() || end) {
+                // A hole ends the chunk before it, too.
+                return Some((std::mem::take(&mut self.seen), false));
             }
-            let rest = rest.get(data..).unwrap_or_default();
-            let found = rest.iter().take(CHUNK).position(|b| *b != 0);
-            let zeros = found.unwrap_or(rest.len().min(CHUNK));
-            if found.is_none() && !end && zeros < CHUNK {
-                // What follows decides whether these are a hole.
-                return None;
-            }
-            if zeros < HOLE {
-                if self.roll_all(rest.get(..zeros).unwrap_or_default()) {
-                    return self.ends(false);
-                }
-            } else if self.seen > 0 {
-                // A hole ends the chunk before it, and is one.
-                return self.ends(false);
-            } else {
-                self.roll_all(&[0; WINDOW]);
-                self.seen = zeros;
-                return self.ends(true);
+            hole?;
+            // The sum is one of the window alone, which has nothing but zeros behind a hole, as in the beginning.
+            *self = Self::new();
+        }
+        let more = bytes.get(self.hole..).unwrap_or_default();
+        self.hole += more.iter().position(|b| *b != 0).unwrap_or(more.len());
+        let whole = end || self.hole < bytes.len() || self.hole >= CHUNK;
+        whole.then(|| (std::mem::take(&mut self.hole).min(CHUNK), true))
+    }
+
+    /// Takes bytes in, up to the end of the chunk if it is among them; says whether it is.
+    fn roll(&mut self, bytes: &[u8]) -> bool {
+        let (mut s1, mut s2, mut at) = (self.s1, self.s2, self.at);
+        let room = CHUNK.saturating_sub(self.seen);
+        let mut split = false;
+        let mut count = 0;
+        for byte in bytes.iter().take(room) {
+            let slot = &mut self.window[at % WINDOW];
+            let dropped = u32::from(std::mem::replace(slot, *byte));
+            at = at.wrapping_add(1);
+            s1 = s1.wrapping_add(u32::from(*byte)).wrapping_sub(dropped);
+            s2 = s2.wrapping_add(s1).wrapping_sub(WINDOW as u32 * (dropped + CHAR_OFFSET));
+            count += 1;
+            if s2 & SPLIT == SPLIT {
+                split = true;
+                break;
             }
         }
-        if end && self.seen > 0 { self.ends(false) } else { None }
+        (self.s1, self.s2, self.at) = (s1, s2, at);
+        self.seen += count;
+        split || self.seen >= CHUNK
     }
+}
 
-    /// Takes bytes in up to the end of the chunk, if it is among them.
-    fn roll_all(&mut self, bytes: &[u8]) -> bool {
-        bytes.iter().any(|byte| {
-            self.seen += 1;
-            self.roll(*byte) || self.seen >= CHUNK
-        })
+/// Where [`HOLE`] or more zeros start.
+fn find_hole(bytes: &[u8]) -> Option<usize> {
+    // Any such run has a whole block of half the length in it.
+    const BLOCK: usize = HOLE / 2;
+    let mut from = 0;
+    for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
+        if index * BLOCK < from || block.iter().any(|b| *b != 0) {
+            continue;
+        }
+        let (before, after) = bytes.split_at_checked(index * BLOCK)?;
+        let start = before.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+        let zeros = after.iter().take(HOLE).take_while(|b| **b == 0).count();
+        if before.len() - start + zeros >= HOLE {
+            return Some(start);
+        }
+        from = index * BLOCK + zeros;
     }
-
-    fn ends(&mut self, zeros: bool) -> Option<(usize, bool)> {
-        Some((std::mem::take(&mut self.seen), zeros))
-    }
+    None
 }
 
 /// CRC-64 with ISO 3309's polynomial, as Go's `crc64.ISO` computes it: what tar-split checks contents by.
@@ -228,6 +246,45 @@ mod tests {
         file.insert(10, 7);
         let changed = cuts(&file, 65_536);
         assert_eq!(changed[changed.len() - 5..], whole[whole.len() - 5..]);
+    }
+
+    /// The rule as containers/storage states it, a byte at a time.
+    #[test]
+    fn cuts_are_where_the_plain_rule_has_them() {
+        let mut file = noise(400_000);
+        for (at, length) in
+            [(0, 1024), (5000, 1023), (70_000, 1500), (71_600, 1024), (200_001, 40_000), (398_977, 1023)]
+        {
+            file[at..at + length].fill(0);
+        }
+        let window = WINDOW as u32;
+        let (mut s1, mut s2, mut seen) =
+            (window * CHAR_OFFSET, window * (window - 1) * CHAR_OFFSET, [0; WINDOW].to_vec());
+        let (mut at, mut start, mut want) = (0, 0, Vec::new());
+        while at < file.len() {
+            let zeros = file[at..].iter().take_while(|b| **b == 0).count();
+            if zeros >= HOLE && at > start {
+                want.push((at - start, false));
+                start = at;
+                continue;
+            }
+            let hole = zeros >= HOLE;
+            for _ in 0..if hole { zeros } else { 1 } {
+                let dropped = u32::from(seen.remove(0));
+                seen.push(file[at]);
+                s1 = s1.wrapping_add(u32::from(file[at])).wrapping_sub(dropped);
+                s2 = s2.wrapping_add(s1).wrapping_sub(window * (dropped + CHAR_OFFSET));
+                at += 1;
+            }
+            if hole || s2 & SPLIT == SPLIT || at == file.len() {
+                want.push((at - start, hole));
+                start = at;
+            }
+        }
+        assert_eq!(want.iter().filter(|(_, zeros)| *zeros).count(), 4, "{want:?}");
+        for piece in [999, 131_072, file.len()] {
+            assert_eq!(cuts(&file, piece), want);
+        }
     }
 
     #[test]

@@ -45,7 +45,13 @@ impl TarSplit {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.line(Line { r#type: SEGMENT, name: "", size: 0, payload: Some(BASE64_STANDARD.encode(bytes)), position: 0 })
+        self.line(Line {
+            r#type: SEGMENT,
+            name: "",
+            size: 0,
+            payload: Some(BASE64_STANDARD.encode(bytes)),
+            position: 0,
+        })
     }
 
     /// An entry, with the CRC-64 of its contents if it has any.

@@ -122,7 +122,10 @@ fn check_estargz(blob: &[u8], layer: &ExportedLayer, plain: &[u8]) {
     let groups = grouped(&toc);
     let (landmark, rest) = entries(added).into_iter().next().map(|first| (first, entries(added).len())).unwrap();
     // The landmark, and the table itself.
-    assert_eq!((landmark.0.path.as_slice(), landmark.1.as_slice(), rest), (&b".no.prefetch.landmark"[..], &[0xf][..], 2));
+    assert_eq!(
+        (landmark.0.path.as_slice(), landmark.1.as_slice(), rest),
+        (&b".no.prefetch.landmark"[..], &[0xf][..], 2)
+    );
     let mut want = entries(plain);
     want.push(landmark);
     assert_eq!(groups.len(), want.len());
@@ -204,7 +207,10 @@ fn check_chunked(blob: &[u8], layer: &ExportedLayer, plain: &[u8]) {
             continue;
         }
         let (entry, bytes) = contents.next().unwrap();
-        assert_eq!((text(&line, "name").as_bytes(), number(&line, "size")), (entry.path.as_slice(), bytes.len() as u64));
+        assert_eq!(
+            (text(&line, "name").as_bytes(), number(&line, "size")),
+            (entry.path.as_slice(), bytes.len() as u64)
+        );
         assert_eq!(line["payload"].is_null(), bytes.is_empty());
         back.extend_from_slice(bytes);
     }

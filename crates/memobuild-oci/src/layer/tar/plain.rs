@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn our_own_headers_are_plain_and_those_that_say_more_are_not() {
         let long = [b'n'; 200];
-        let file = Header { xattrs: vec![(b"security.capability", b"x")], ..Header::new(&long, HeaderKind::File, 0o4755) };
+        let file =
+            Header { xattrs: vec![(b"security.capability", b"x")], ..Header::new(&long, HeaderKind::File, 0o4755) };
         assert_eq!(plain(&header(&file)), Ok(Plain { mode: 0o4755 }));
         let link = header(&Header { link: b"a", ..Header::new(b"b", HeaderKind::Link, 0o644) });
         assert_eq!(plain(&link), Ok(Plain { mode: 0o644 }));
