@@ -216,15 +216,10 @@ fn assemble(
     output: &Output,
     recipes: &mut BTreeMap<Sha256Digest, Recipe>,
 ) -> Result<Assembled, EngineError> {
-    let compression = match output.compression {
-        Compression { method: Some(CompressionMethod::Uncompressed), .. } => layer::Compression::None,
-        Compression { method: Some(CompressionMethod::Zstd), level, .. } => {
-            layer::Compression::Zstd { level: level.and_then(|l| u32::try_from(l).ok()).unwrap_or(3) }
-        }
-        Compression { level, .. } => {
-            layer::Compression::Gzip { level: level.and_then(|l| u32::try_from(l).ok()).unwrap_or(6) }
-        }
-    };
+    let Compression { method, level, force } = output.compression;
+    let name = method.unwrap_or(CompressionMethod::Gzip).name();
+    let compression = layer::Compression::parse(name, level)
+        .ok_or_else(|| EngineError::new(FailureKind::Usage, format!("compression={name} is not known")))?;
     let epoch = session.commit_epoch.or(session.source_epoch);
     let policy = match (output.rewrite_timestamp, epoch) {
         (true, Some(epoch)) => TimestampPolicy::Clamp(epoch),
@@ -236,7 +231,8 @@ fn assemble(
         for (index, layer) in base.layers.iter().enumerate() {
             unless_cancelled(session)?;
             let what = progress(session, format!("base layer {}", layer.diff_id));
-            if output.compression.force {
+            let is_so = |blob| compression.needs_annotations() && compression.is_that_of(blob);
+            if force && !layer.blob.as_ref().is_some_and(is_so) {
                 let bundle = base.ensure_layer(index, &what).map_err(|e| failed(&e))?;
                 let made = layer::export_layer(session.store, &bundle, compression, TimestampPolicy::Keep);
                 let made = made.map_err(|e| failed(&e))?;
@@ -277,7 +273,8 @@ fn assemble(
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let mut annotations = session.request.annotations.clone();
     annotations.extend(output.annotations.clone());
-    let docker_types = !output.oci_mediatypes.unwrap_or(true);
+    // Docker's manifests have no annotations; BuildKit takes OCI's too where they are needed.
+    let docker_types = !output.oci_mediatypes.unwrap_or(true) && !compression.needs_annotations();
     output::assemble(session.store, &bytes, &blobs, &annotations, docker_types).map_err(|e| failed(&e))
 }
 

@@ -224,6 +224,26 @@ pub enum CompressionMethod {
     Gzip,
     /// zstd.
     Zstd,
+    /// gzip with a table of contents, for lazy pulls: stargz-snapshotter's.
+    Estargz,
+    /// zstd with a table of contents, for pulls of the parts that lack: containers/storage's.
+    ZstdChunked,
+}
+
+impl CompressionMethod {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Uncompressed, Self::Gzip, Self::Zstd, Self::Estargz, Self::ZstdChunked];
+
+    /// As it stands behind `compression=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uncompressed => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Estargz => "estargz",
+            Self::ZstdChunked => "zstd:chunked",
+        }
+    }
 }
 
 /// What a build gave.

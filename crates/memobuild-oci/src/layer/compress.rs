@@ -19,6 +19,7 @@ use super::{
     ExportedLayer, LayerError,
     gzip::gzip,
     pipe::{Chunk, Chunks, Gone},
+    seekable::{self, Format},
 };
 
 /// Bytes of input in a gzip member, and in what is handed from thread to thread.
@@ -41,6 +42,17 @@ pub enum Compression {
         /// Level; the usual one is 3.
         level: u32,
     },
+    /// eStargz: gzip, level 0 to 9, whose files lazy runtimes can read one by one. The diff ID differs from that of the
+    /// other forms.
+    Estargz {
+        /// Level of gzip; the default is 6.
+        level: u32,
+    },
+    /// zstd:chunked: Zstandard, level 1 to 22, of which containers/storage pulls the parts that it lacks.
+    ZstdChunked {
+        /// Level of Zstandard; the default is 3.
+        level: u32,
+    },
 }
 
 impl Default for Compression {
@@ -61,6 +73,8 @@ impl Compression {
             "uncompressed" => Some(Self::None),
             "gzip" | "" => Some(Self::Gzip { level: level(6, 0, 9) }),
             "zstd" => Some(Self::Zstd { level: level(3, 1, 22) }),
+            "estargz" => Some(Self::Estargz { level: level(6, 0, 9) }),
+            "zstd:chunked" => Some(Self::ZstdChunked { level: level(3, 1, 22) }),
             _ => None,
         }
     }
@@ -69,9 +83,34 @@ impl Compression {
     pub fn media_type(self) -> &'static str {
         match self {
             Self::None => media::LAYER,
-            Self::Gzip { .. } => media::LAYER_GZIP,
-            Self::Zstd { .. } => media::LAYER_ZSTD,
+            Self::Gzip { .. } | Self::Estargz { .. } => media::LAYER_GZIP,
+            Self::Zstd { .. } | Self::ZstdChunked { .. } => media::LAYER_ZSTD,
         }
+    }
+
+    /// Whether it is worth nothing without the annotations of the layer's descriptor, which Docker's own manifests
+    /// don't have.
+    pub fn needs_annotations(self) -> bool {
+        self.seekable().is_some()
+    }
+
+    fn seekable(self) -> Option<(Format, u32)> {
+        match self {
+            Self::Estargz { level } => Some((Format::Estargz, level)),
+            Self::ZstdChunked { level } => Some((Format::ZstdChunked, level)),
+            Self::None | Self::Gzip { .. } | Self::Zstd { .. } => None,
+        }
+    }
+
+    /// Whether a layer with that descriptor is one of these already, of whatever level.
+    pub fn is_that_of(self, layer: &Descriptor) -> bool {
+        let has = |key| layer.annotations.contains_key(key);
+        layer.media_type == self.media_type()
+            && match self {
+                Self::Estargz { .. } => has(seekable::ESTARGZ_MARK),
+                Self::ZstdChunked { .. } => has(seekable::ZSTD_CHUNKED_MARK),
+                Self::None | Self::Gzip { .. } | Self::Zstd { .. } => true,
+            }
     }
 
     /// Kind and level as numbers, for keys.
@@ -80,20 +119,29 @@ impl Compression {
             Self::None => (0, 0),
             Self::Gzip { level } => (1, u64::from(level)),
             Self::Zstd { level } => (2, u64::from(level)),
+            Self::Estargz { level } => (3, u64::from(level)),
+            Self::ZstdChunked { level } => (4, u64::from(level)),
         }
     }
 }
 
+/// A layer, and the digest of the tar that it was made of, which is its diff ID except in eStargz.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Compressed {
+    pub(super) layer: ExportedLayer,
+    pub(super) tar: Sha256Digest,
+}
+
 /// Runs `produce` with a stream to write an uncompressed tar to; what it writes ends up compressed in the store. A
-/// diff ID that is known from an earlier time is taken over, not computed again.
+/// digest of the tar that is known from an earlier time is taken over, not computed again.
 pub(super) fn compress(
     store: &Store,
     compression: Compression,
-    diff_id: Option<Sha256Digest>,
+    tar: Option<Sha256Digest>,
     produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
-) -> Result<ExportedLayer, LayerError> {
+) -> Result<Compressed, LayerError> {
     let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_WORKERS);
-    compress_on(workers, store, compression, diff_id, produce)
+    compress_on(workers, store, compression, tar, produce)
 }
 
 /// [`compress`] on a given number of workers, which makes no difference to what comes out.
@@ -101,32 +149,71 @@ pub(super) fn compress_on(
     workers: usize,
     store: &Store,
     compression: Compression,
-    diff_id: Option<Sha256Digest>,
+    tar: Option<Sha256Digest>,
     produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
-) -> Result<ExportedLayer, LayerError> {
+) -> Result<Compressed, LayerError> {
+    if let Some(format) = compression.seekable() {
+        return compress_seekable(workers, store, (compression, format), tar, produce);
+    }
     let blob = store.oci_blob_writer()?;
-    let (to, mut from) = Chunks::new(if diff_id.is_some() { 1 } else { 2 });
+    let (to, mut from) = Chunks::new(if tar.is_some() { 1 } else { 2 });
     let (pack_end, hash_end) = (from.pop(), from.pop());
     thread::scope(|scope| {
         let hashed = hash_end.map(|blocks| scope.spawn(move || sha256(&blocks)));
         let packed = scope.spawn(move || match (pack_end, compression) {
             (None, _) => Ok(blob),
+            (Some(blocks), Compression::Gzip { level } | Compression::Estargz { level }) => {
+                gzip(blocks, blob, level, workers)
+            }
+            (Some(blocks), Compression::Zstd { level } | Compression::ZstdChunked { level }) => {
+                zstd(&blocks, blob, level, workers)
+            }
             (Some(blocks), Compression::None) => copy(&blocks, blob),
-            (Some(blocks), Compression::Gzip { level }) => gzip(blocks, blob, level, workers),
-            (Some(blocks), Compression::Zstd { level }) => zstd(&blocks, blob, level, workers),
         });
-        let mut out = Splitter { block: to.buffer(), to };
-        let produced = produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write));
-        drop(out);
-        let panicked = |_| LayerError::Write(io::Error::other("a worker thread panicked"));
+        let produced = produce_into(to, produce);
         let hashed = hashed.map(|thread| thread.join().map_err(panicked)).transpose()?;
         // The worker's error says why the producer could not go on.
         let blob = packed.join().map_err(panicked)?.map_err(LayerError::Write)?;
         produced?;
         let (digest, size) = blob.finish(None)?;
-        let diff_id = diff_id.or(hashed).ok_or_else(|| LayerError::Write(io::Error::other("nothing was hashed")))?;
-        Ok(ExportedLayer { diff_id, blob: Descriptor::new(compression.media_type(), digest, size) })
+        let tar = tar.or(hashed).ok_or_else(|| LayerError::Write(io::Error::other("nothing was hashed")))?;
+        let blob = Descriptor::new(compression.media_type(), digest, size);
+        Ok(Compressed { layer: ExportedLayer { diff_id: tar, blob }, tar })
     })
+}
+
+/// The formats whose files can be read one by one.
+fn compress_seekable(
+    workers: usize,
+    store: &Store,
+    (compression, format): (Compression, (Format, u32)),
+    tar: Option<Sha256Digest>,
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
+) -> Result<Compressed, LayerError> {
+    let blob = store.oci_blob_writer()?;
+    let (to, mut from) = Chunks::new(1);
+    let Some(blocks) = from.pop() else { return Err(LayerError::Write(io::Error::other("no pipe"))) };
+    thread::scope(|scope| {
+        let written = scope.spawn(move || seekable::write(blocks, blob, format, tar, workers));
+        let produced = produce_into(to, produce);
+        // The worker's error says why the producer could not go on.
+        let made = written.join().map_err(panicked)?.map_err(LayerError::Write)?;
+        produced?;
+        let (digest, size) = made.blob.finish(None)?;
+        let mut blob = Descriptor::new(compression.media_type(), digest, size);
+        blob.annotations = made.annotations;
+        Ok(Compressed { layer: ExportedLayer { diff_id: made.diff_id, blob }, tar: made.tar })
+    })
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> LayerError {
+    LayerError::Write(io::Error::other("a worker thread panicked"))
+}
+
+/// Runs `produce`, and hands what it writes to the pipe, whose end the consumers then see.
+fn produce_into(to: Chunks, produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>) -> Result<(), LayerError> {
+    let mut out = Splitter { block: to.buffer(), to };
+    produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write))
 }
 
 /// The digest of what `produce` writes, taken on a thread of its own.
@@ -136,9 +223,7 @@ pub(super) fn digest(
     let (to, from) = Chunks::new(1);
     thread::scope(|scope| {
         let hashed = from.into_iter().next().map(|blocks| scope.spawn(move || sha256(&blocks)));
-        let mut out = Splitter { block: to.buffer(), to };
-        let produced = produce(&mut out).and_then(|()| out.flush().map_err(LayerError::Write));
-        drop(out);
+        let produced = produce_into(to, produce);
         let hashed = hashed.and_then(|thread| thread.join().ok());
         produced?;
         hashed.ok_or_else(|| LayerError::Write(io::Error::other("a worker thread panicked")))

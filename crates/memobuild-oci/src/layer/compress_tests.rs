@@ -37,6 +37,7 @@ fn made(store: &Store, workers: usize, compression: Compression, bytes: &[u8]) -
         bytes.chunks(300_007).try_for_each(|piece| out.write_all(piece)).map_err(LayerError::Write)
     })
     .unwrap()
+    .layer
 }
 
 #[test]

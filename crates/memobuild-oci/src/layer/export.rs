@@ -52,10 +52,10 @@ impl TimestampPolicy {
 /// A layer as a blob of the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExportedLayer {
-    /// SHA-256 of the uncompressed tar.
+    /// SHA-256 of what the blob unpacks to: of eStargz not the tar alone.
     #[serde(serialize_with = "write_digest", deserialize_with = "read_digest")]
     pub diff_id: Sha256Digest,
-    /// The blob: OCI media type, digest, size.
+    /// The blob: OCI media type, digest, size; annotations where the format has some, which must get into the manifest.
     pub blob: Descriptor,
 }
 
@@ -69,7 +69,7 @@ fn read_digest<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Sha256Digest, D
 
 /// Records of what [`export_layer`] made. To be counted up whenever the bytes it writes change.
 const EXPORTED: &str = "oci.exported.v3";
-/// Records of diff IDs. To be counted up, as the former, whenever the tar changes.
+/// Records of diff IDs of plain layers: of the tar alone. To be counted up, as the former, whenever the tar changes.
 const DIFF_ID: &str = "oci.diff-id.v1";
 
 /// Bytes of files in a layer from which on it is read on one thread and hashed on another.
@@ -90,10 +90,11 @@ pub fn export_layer(
     let (_, key) = exported_record(bundle, compression, policy);
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
     let known = known_diff_id(store, bundle, policy)?;
-    let layer = compress(store, compression, known, |out| write_layer(&diff, store, policy, out))?;
+    let made = compress(store, compression, known, |out| write_layer(&diff, store, policy, out))?;
     if known.is_none() {
-        keep_diff_id(store, bundle, policy, layer.diff_id)?;
+        keep_diff_id(store, bundle, policy, made.tar)?;
     }
+    let layer = made.layer;
     if let Ok(value) = serde_json::to_vec(&layer) {
         store.record_put(EXPORTED, &key, &value, &[Ref::Oci(layer.blob.digest)])?;
     }
@@ -126,7 +127,8 @@ pub fn diff_id_record(bundle: &BundleId, policy: TimestampPolicy) -> (&'static s
     (DIFF_ID, key(DIFF_ID, bundle, policy).finish())
 }
 
-/// The diff ID that [`export_layer`] would give the bundle, without compressing or keeping anything.
+/// The diff ID that [`export_layer`] would give the bundle in any form but eStargz, without compressing or keeping
+/// anything.
 pub fn layer_diff_id(store: &Store, bundle: &BundleId, policy: TimestampPolicy) -> Result<Sha256Digest, LayerError> {
     if let Some(known) = known_diff_id(store, bundle, policy)? {
         return Ok(known);
@@ -168,7 +170,8 @@ fn keep_diff_id(
     Ok(())
 }
 
-/// Another compression of a layer that is in the store as a blob (`force-compression`): the same tar, the same diff ID.
+/// Another compression of a layer that is in the store as a blob (`force-compression`): the same tar, and except in
+/// eStargz the same diff ID.
 pub fn recompress_layer(
     store: &Store,
     blob: &Sha256Digest,
@@ -189,7 +192,8 @@ pub fn recompress_layer(
     let mut source = Sniffed::new(file).map_err(LayerError::Read)?;
     let layer = compress(store, compression, None, |out| {
         source.unpack(|stream| io::copy(stream, out)).map(drop).map_err(LayerError::Read)
-    })?;
+    })?
+    .layer;
     if let Ok(value) = serde_json::to_vec(&layer) {
         store.record_put(RECOMPRESSED, &key, &value, &[Ref::Oci(layer.blob.digest)])?;
     }

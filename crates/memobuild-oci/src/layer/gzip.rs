@@ -3,63 +3,54 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread,
+    sync::{Mutex, PoisonError},
 };
 
 use libdeflater::{CompressionLvl, Compressor};
 use memobuild_store::OciBlobWriter;
 
-use super::{compress::Blocks, dense::stretches, pipe::Chunk};
+use super::{compress::Blocks, dense::stretches, pool};
 
 /// libdeflate's level for each of gzip's. It finds more with equal effort: with these, what comes out is smaller than
 /// zlib's or some 2% larger (measured on programs, sources and text; a Debian root with compilers: 2.0%), in less than
 /// half of the time.
 const EFFORT: [i32; 10] = [0, 1, 2, 2, 3, 3, 3, 5, 7, 9];
 
-/// The members of a block, their length, and the buffer in whose front they are.
-type Members = io::Result<(Vec<u8>, usize)>;
-
-struct Work {
-    /// Where blocks come from, and where the writer learns, in the same order, from whom to take the members. Nothing
-    /// at the end, so that the writer sees it too.
-    queue: Mutex<Option<(Blocks, SyncSender<Receiver<Members>>)>>,
-    /// Buffers to be used again: pages that are new cost a fault each.
-    spare: Mutex<Vec<Vec<u8>>>,
-    level: CompressionLvl,
-}
+/// Buffers to be used again: pages that are new cost a fault each.
+type Spare = Mutex<Vec<Vec<u8>>>;
 
 /// Compresses all blocks into `sink`. Levels are those of gzip, 0 to 9.
 pub(super) fn gzip(blocks: Blocks, mut sink: OciBlobWriter, level: u32, workers: usize) -> io::Result<OciBlobWriter> {
-    let effort = EFFORT.get(level as usize).copied().unwrap_or(9);
-    let level = CompressionLvl::new(effort).map_err(|_| io::Error::other("no such gzip level"))?;
-    let (to_write, members) = sync_channel(2 * workers);
-    let work = Work { queue: Mutex::new(Some((blocks, to_write))), spare: Mutex::default(), level };
-    let work = &work;
-    // `members` is moved in, so that an error here drops it and thereby stops the workers.
-    thread::scope(move |scope| {
-        for _ in 0..workers {
-            scope.spawn(|| work.run());
-        }
-        let mut any = false;
-        while let Ok(member) = members.recv() {
+    let level = effort(level)?;
+    let spare = Spare::default();
+    let mut any = false;
+    pool::in_order(
+        workers,
+        blocks,
+        || Compressors::new(level),
+        |compressors, block| compressors.members(&block, &spare),
+        |(buffer, length)| {
             any = true;
-            let (buffer, length) = member.recv().map_err(|_| io::Error::other("a worker thread panicked"))??;
             sink.write_all(buffer.get(..length).unwrap_or_default())?;
-            work.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-        }
-        if !any {
-            let (buffer, length) = work.members(&mut Compressors::new(level), &[])?;
-            sink.write_all(buffer.get(..length).unwrap_or_default())?;
-        }
-        Ok(sink)
-    })
+            spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+            Ok(())
+        },
+    )?;
+    if !any {
+        let (buffer, length) = Compressors::new(level).members(&[], &spare)?;
+        sink.write_all(buffer.get(..length).unwrap_or_default())?;
+    }
+    Ok(sink)
 }
 
-struct Compressors {
+/// What libdeflate calls a level of gzip's.
+fn effort(level: u32) -> io::Result<CompressionLvl> {
+    let effort = EFFORT.get(level as usize).copied().unwrap_or(9);
+    CompressionLvl::new(effort).map_err(|_| io::Error::other("no such gzip level"))
+}
+
+/// A thread's compressors.
+pub(super) struct Compressors {
     level: Compressor,
     stored: Compressor,
 }
@@ -69,42 +60,33 @@ impl Compressors {
         let stored = CompressionLvl::new(0).unwrap_or_default();
         Self { level: Compressor::new(level), stored: Compressor::new(stored) }
     }
-}
 
-impl Work {
-    fn run(&self) {
-        let mut compressors = Compressors::new(self.level);
-        while let Some((block, answer)) = self.next() {
-            // Fails only where the writer has met an error and gone.
-            let _ = answer.send(self.members(&mut compressors, &block));
-        }
+    /// For a level of gzip's, 0 to 9.
+    pub(super) fn of_level(level: u32) -> io::Result<Self> {
+        Ok(Self::new(effort(level)?))
     }
 
-    /// The next block, and where its member goes. `None` at the end, or when the writer has gone.
-    fn next(&self) -> Option<(Arc<Chunk>, SyncSender<Members>)> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = queue.as_ref().and_then(|(blocks, to_write)| {
-            let block = blocks.recv().ok()?;
-            let (answer, member) = sync_channel(1);
-            to_write.send(member).ok()?;
-            Some((block, answer))
-        });
-        if taken.is_none() {
-            *queue = None;
-        }
-        taken
+    /// One member, which is stored as it is where all of it is dense.
+    pub(super) fn member(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let dense = stretches(bytes).iter().all(|(dense, _)| *dense);
+        let compressor = if dense { &mut self.stored } else { &mut self.level };
+        let mut out = vec![0; compressor.gzip_compress_bound(bytes.len())];
+        let length = compressor.gzip_compress(bytes, &mut out).map_err(|e| io::Error::other(e.to_string()))?;
+        out.truncate(length);
+        Ok(out)
     }
 
-    fn members(&self, with: &mut Compressors, block: &[u8]) -> Members {
+    /// The members of a block: a buffer, and how much of its front they take.
+    fn members(&mut self, block: &[u8], spare: &Spare) -> io::Result<(Vec<u8>, usize)> {
         let stretches = stretches(block);
-        let bound = stretches.iter().map(|(_, part)| with.level.gzip_compress_bound(part.len())).sum();
-        let mut buffer = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let bound = stretches.iter().map(|(_, part)| self.level.gzip_compress_bound(part.len())).sum();
+        let mut buffer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         if buffer.len() < bound {
             buffer.resize(bound, 0);
         }
         let mut length = 0;
         for (dense, part) in stretches {
-            let compressor = if dense { &mut with.stored } else { &mut with.level };
+            let compressor = if dense { &mut self.stored } else { &mut self.level };
             let room = buffer.get_mut(length..).unwrap_or_default();
             length += compressor.gzip_compress(part, room).map_err(|e| io::Error::other(e.to_string()))?;
         }

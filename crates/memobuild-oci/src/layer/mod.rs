@@ -15,6 +15,8 @@ mod export;
 mod gzip;
 mod import;
 mod pipe;
+mod pool;
+mod seekable;
 pub(crate) mod tar;
 
 #[cfg(test)]

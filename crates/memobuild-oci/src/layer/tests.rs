@@ -12,14 +12,14 @@ use super::{
     *,
 };
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     (dir, store)
 }
 
 /// An archive of `(name, kind, link or contents)`.
-fn tar(entries: &[(&str, HeaderKind, &str)]) -> Vec<u8> {
+pub(super) fn tar(entries: &[(&str, HeaderKind, &str)]) -> Vec<u8> {
     let mut out = TarWriter::new(Vec::new());
     for (name, kind, text) in entries {
         let header = Header { mtime: 7, ..Header::new(name.as_bytes(), *kind, 0o644) };
@@ -154,7 +154,7 @@ fn huge_announcements_cost_nothing() {
     assert!(matches!(parse_only(&out.finish().unwrap()), Err(LayerError::Truncated { .. })));
 }
 
-fn fix_checksum(block: &mut [u8]) {
+pub(super) fn fix_checksum(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block[..512].iter().map(|b| u32::from(*b)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -246,7 +246,7 @@ fn leaf() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[derive(Debug, Clone)]
-enum Part {
+pub(super) enum Part {
     File(Meta, Vec<u8>),
     Pair(Meta, Vec<u8>),
     Symlink(Meta, Vec<u8>),
@@ -255,7 +255,7 @@ enum Part {
     Dir(Option<Meta>, bool, Vec<(Vec<u8>, Part)>),
 }
 
-fn name() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn name() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => "[a-d]".prop_map(String::into_bytes),
         1 => (90usize..250).prop_map(|n| vec![b'n'; n]),
@@ -263,7 +263,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn part() -> impl Strategy<Value = Part> {
+pub(super) fn part() -> impl Strategy<Value = Part> {
     let leaf = prop_oneof![
         4 => (meta(), leaf()).prop_map(|(m, d)| Part::File(m, d)),
         1 => (meta(), leaf()).prop_map(|(m, d)| Part::Pair(m, d)),
@@ -278,7 +278,7 @@ fn part() -> impl Strategy<Value = Part> {
     })
 }
 
-fn build(parts: &[(Vec<u8>, Part)], at: &[u8], writer: &BundleWriter) -> DirChange {
+pub(super) fn build(parts: &[(Vec<u8>, Part)], at: &[u8], writer: &BundleWriter) -> DirChange {
     let mut dir = DirChange::default();
     for (name, part) in parts {
         let path = [at, b"/", name].concat();
@@ -319,7 +319,7 @@ fn build(parts: &[(Vec<u8>, Part)], at: &[u8], writer: &BundleWriter) -> DirChan
 }
 
 /// A directory that is only on the way to nothing, and a group of one name, can't be said in a tar.
-fn sayable(diff: &mut Diff) {
+pub(super) fn sayable(diff: &mut Diff) {
     let mut names = std::collections::BTreeMap::new();
     diff.walk(&mut |_, change| {
         if let Change::Put(Node::File(File { link: Some(id), .. })) = change {

@@ -10,6 +10,7 @@ mod limits;
 mod pull;
 mod push;
 mod resume;
+mod seekable;
 mod strict;
 mod strictness;
 mod support;

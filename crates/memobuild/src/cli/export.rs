@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Args;
-use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
-use memobuild_image::{Descriptor, ImageConfig, media};
+use memobuild_engine::{Destination, Output, OutputKind};
+use memobuild_image::{Descriptor, ImageConfig, json, media};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
     image::{BaseImage, BaseLayer},
-    layer::{self, Compression, TimestampPolicy},
+    layer::{self, Compression, ExportedLayer, TimestampPolicy},
     output::{self, Dest, OutputImage},
 };
 use memobuild_store::Store;
+use memobuild_tree::Sha256Digest;
 
 use super::{CliResult, Failure, image, text, values};
 
@@ -99,10 +100,10 @@ pub(crate) fn assemble(
     annotations: &BTreeMap<String, String>,
     output: Option<&Output>,
 ) -> Result<Descriptor, Failure> {
-    let docker_types = output.is_some_and(|o| {
-        let oci = o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker);
-        !oci
-    });
+    let wanted = output.and_then(compression);
+    // Docker's manifests have no annotations.
+    let docker_types = !wanted.is_some_and(Compression::needs_annotations)
+        && output.is_some_and(|o| !o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker));
     // One that came as it is goes on as it is, if nothing else is asked for.
     let asked = output.is_some_and(|o| o.compression != Default::default() || o.oci_mediatypes.is_some());
     if let Some(manifest) = named.image.manifest.as_ref().filter(|_| !asked && annotations.is_empty())
@@ -114,24 +115,31 @@ pub(crate) fn assemble(
         }
         return Ok(manifest.clone());
     }
-    let layers: Vec<Descriptor> =
+    let made: Vec<ExportedLayer> =
         (0..base.layers.len()).map(|i| layer(store, base, i, output)).collect::<Result<_, _>>()?;
-    let config = image::blob(store, &named.image.config.digest)?;
-    let assembled = output::assemble(store, &config, &layers, annotations, docker_types).map_err(output_failure)?;
+    let mut bytes = image::blob(store, &named.image.config.digest)?;
+    let ids: Vec<Sha256Digest> = made.iter().map(|layer| layer.diff_id).collect();
+    // eStargz adds to the tar, and makes another image of it.
+    if base.layers.iter().map(|layer| &layer.diff_id).ne(&ids) {
+        let mut config = config(store, named)?;
+        config.rootfs.diff_ids = ids;
+        bytes = json::config(&config).map_err(|e| Failure::caused(FailureKind::Cache, &e))?;
+    }
+    let layers: Vec<Descriptor> = made.into_iter().map(|layer| layer.blob).collect();
+    let assembled = output::assemble(store, &bytes, &layers, annotations, docker_types).map_err(output_failure)?;
     Ok(assembled.manifest)
 }
 
-/// The blob of a layer. What `compression=` asks for goes for layers that were built here, and with
+/// The blob of a layer, and its diff ID. What `compression=` asks for goes for layers that were built here, and with
 /// `force-compression=true` for those of the base image too.
-fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> Result<Descriptor, Failure> {
+fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> Result<ExportedLayer, Failure> {
     let broken = |e| Failure::caused(FailureKind::Cache, &e);
     let wanted = output.and_then(compression);
     let known = base.layers.get(i);
     if let (Some(wanted), Some(BaseLayer { blob: None, bundle: Some(bundle), diff_id, .. })) = (wanted, known) {
-        let made = layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken)?;
         // The config names the diff ID: a layer that was built with other times has another one.
-        if made.diff_id == *diff_id {
-            return Ok(made.blob);
+        if layer::layer_diff_id(store, bundle, TimestampPolicy::Keep).map_err(broken)? == *diff_id {
+            return layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken);
         }
     }
     let lies = known.and_then(|layer| layer.blob.clone());
@@ -140,21 +148,17 @@ fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> 
         Some(blob) => blob,
         None => base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?,
     };
-    match wanted {
-        Some(wanted) if output.is_some_and(|o| o.compression.force) && blob.media_type != wanted.media_type() => {
-            Ok(layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)?.blob)
+    match (wanted, known) {
+        (Some(wanted), _) if output.is_some_and(|o| o.compression.force) && !wanted.is_that_of(&blob) => {
+            layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)
         }
-        _ => Ok(blob),
+        (_, Some(known)) => Ok(ExportedLayer { diff_id: known.diff_id, blob }),
+        (_, None) => Err(Failure::usage("the image has no such layer")),
     }
 }
 
 fn compression(output: &Output) -> Option<Compression> {
-    let name = match output.compression.method? {
-        CompressionMethod::Uncompressed => "uncompressed",
-        CompressionMethod::Gzip => "gzip",
-        CompressionMethod::Zstd => "zstd",
-    };
-    Compression::parse(name, output.compression.level)
+    Compression::parse(output.compression.method?.name(), output.compression.level)
 }
 
 fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {

@@ -5,9 +5,12 @@
 
 mod header;
 mod pax;
+mod plain;
 mod read;
 mod sparse;
 mod write;
 
+pub(crate) use header::BLOCK;
+pub(crate) use plain::plain;
 pub(crate) use read::{Entry, EntryKind, TarReader};
 pub(crate) use write::{Header, HeaderKind, TarWriter};

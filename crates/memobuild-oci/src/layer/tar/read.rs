@@ -111,6 +111,16 @@ impl<R: Read> TarReader<R> {
         self.offset
     }
 
+    /// The stream itself, of which nothing has been read ahead.
+    pub(crate) fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// Bytes of the entry's data, as they are stored, that have not been read.
+    pub(crate) fn stored_left(&self) -> u64 {
+        self.left
+    }
+
     /// The stream behind the last entry read.
     pub(crate) fn into_inner(self) -> R {
         self.inner
@@ -315,7 +325,8 @@ impl<R: Read> TarReader<R> {
         LayerError::Invalid { what, offset: self.entry_offset, entry: None }
     }
 
-    fn stored(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    /// Reads data of the entry as they are stored: of a sparse file without its holes.
+    pub(crate) fn stored(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let most = out.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let Some(out) = out.get_mut(..most).filter(|o| !o.is_empty()) else { return Ok(0) };
         let count = self.inner.read(out)?;

@@ -109,6 +109,11 @@ impl<W: Write> TarWriter<W> {
         self.pad(bytes.len() as u64)
     }
 
+    /// What has been written to.
+    pub(crate) fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// Writes the end mark.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.out.write_all(&[0; 2 * BLOCK])?;

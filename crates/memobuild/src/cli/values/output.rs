@@ -75,11 +75,10 @@ fn kind_of(value: &str) -> Result<OutputKind, String> {
 }
 
 fn method_of(value: &str) -> Result<CompressionMethod, String> {
-    Ok(match value {
-        "uncompressed" => CompressionMethod::Uncompressed,
-        "gzip" => CompressionMethod::Gzip,
-        "zstd" => CompressionMethod::Zstd,
-        _ => return Err(format!("compression={value}: expected gzip, zstd or uncompressed")),
+    let found = CompressionMethod::ALL.into_iter().find(|method| method.name() == value);
+    found.ok_or_else(|| {
+        let names = CompressionMethod::ALL.map(CompressionMethod::name).join(", ");
+        format!("compression={value}: expected one of {names}")
     })
 }
 
@@ -143,6 +142,15 @@ mod tests {
             annotations: [("org.X".to_owned(), "Y".to_owned()), ("b".to_owned(), "c=d".to_owned())].into(),
         };
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn every_compression() {
+        for method in CompressionMethod::ALL {
+            let got = output(&format!("type=image,push=true,compression={}", method.name())).unwrap();
+            assert_eq!(got.compression.method, Some(method));
+            assert!(memobuild_oci::layer::Compression::parse(method.name(), None).is_some(), "{method:?}");
+        }
     }
 
     #[test]
