@@ -1,0 +1,161 @@
+//! Whole images, from files to document.
+
+use serde_json::Value;
+
+use super::*;
+use crate::files::tests::Image;
+
+/// A 64-bit program with sections of these names and contents.
+fn elf(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut names = vec![0];
+    let mut body = Vec::new();
+    let mut headers = vec![0; 64];
+    let mut header = |name: usize, offset: usize, len: usize| {
+        let mut row = Vec::new();
+        row.extend_from_slice(&(name as u32).to_le_bytes());
+        row.extend_from_slice(&1u32.to_le_bytes());
+        row.extend_from_slice(&[0; 16]);
+        row.extend_from_slice(&(offset as u64).to_le_bytes());
+        row.extend_from_slice(&(len as u64).to_le_bytes());
+        row.resize(64, 0);
+        headers.extend(row);
+    };
+    for (name, content) in sections {
+        body.resize(body.len().next_multiple_of(16), 0);
+        header(names.len(), 64 + body.len(), content.len());
+        names.extend_from_slice(name.as_bytes());
+        names.push(0);
+        body.extend_from_slice(content);
+    }
+    header(0, 64 + body.len(), names.len());
+    body.extend_from_slice(&names);
+    let mut head = b"\x7fELF\x02\x01\x01".to_vec();
+    head.resize(64, 0);
+    head[40..48].copy_from_slice(&(64 + body.len() as u64).to_le_bytes());
+    head[58..60].copy_from_slice(&64u16.to_le_bytes());
+    let count = sections.len() as u16 + 2;
+    head[60..62].copy_from_slice(&count.to_le_bytes());
+    head[62..64].copy_from_slice(&(count - 1).to_le_bytes());
+    [head, body, headers].concat()
+}
+
+fn go_info(modules: &str) -> Vec<u8> {
+    let mut info = b"\xff Go buildinf:\x08\x02".to_vec();
+    info.resize(32, 0);
+    info.push(8);
+    info.extend_from_slice(b"go1.22.3");
+    let len = modules.len() + 32;
+    info.extend_from_slice(&[(len & 0x7f) as u8 | 0x80, (len >> 7) as u8]);
+    info.extend_from_slice(&[b"0".repeat(16), modules.as_bytes().to_vec(), b"1".repeat(16)].concat());
+    info
+}
+
+const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+    Files: *\nCopyright: x\nLicense: GPL-2+\n\nFiles: lib/*\nCopyright: y\nLicense: odd-terms\n";
+
+fn image() -> Image {
+    Image::default()
+        .file("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n")
+        .link("/etc/os-release", "../usr/lib/os-release")
+        .file("/var/lib/dpkg/status", "Package: bash\nStatus: install ok installed\nVersion: 5.2\nArchitecture: amd64\n")
+        .file("/var/lib/dpkg/status.d/base", "Package: base-files\nVersion: 12\nArchitecture: all\n")
+        .file("/var/lib/dpkg/status.d/base.md5sums", "Package: no\nVersion: 1\n")
+        .link("/usr/share/doc/bash", "bash-common")
+        .file("/usr/share/doc/bash-common/copyright", COPYRIGHT)
+        .file("/usr/lib/python3/dist-packages/six-1.16.dist-info/METADATA", "Name: six\nVersion: 1.16\nLicense: MIT\n")
+        .file("/app/package.json", r#"{"name":"app","version":"1.0.0"}"#)
+        .file("/app/node_modules/a/package.json", r#"{"name":"a","version":"2.0.0","license":"ISC"}"#)
+        .file("/app/node_modules/a/test/package.json", r#"{"name":"fixture","version":"9.0.0"}"#)
+        .file("/other/package.json", r#"{"name":"other","version":"1.0.0"}"#)
+        .file("/usr/bin/tool", elf(&[(".text", vec![0; 40]), (".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\n"))]))
+        .file("/usr/bin/again", elf(&[(".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\ndep\tx.org/d\tv0.1.0\n"))]))
+        .file("/usr/bin/plain", elf(&[(".text", vec![0; 40])]))
+        .file("/var/lib/rpm/Packages.db", "damaged")
+}
+
+fn document(scan: &Scan) -> Vec<u8> {
+    let image = memobuild_tree::Sha256Digest::of(b"image");
+    let document = Document { name: "example.org/app", image, created: 1_700_000_000, tool_version: "0.0.0" };
+    document.to_json(scan).unwrap()
+}
+
+#[test]
+fn an_image_of_everything() {
+    let image = image();
+    let scan = scan(&image.files()).unwrap();
+    let urls: Vec<_> = scan.packages.iter().map(|p| p.purl.as_str()).collect();
+    assert_eq!(urls, [
+        "pkg:deb/debian/base-files@12?arch=all&distro=debian-12",
+        "pkg:deb/debian/bash@5.2?arch=amd64&distro=debian-12",
+        "pkg:generic/debian@12",
+        "pkg:golang/stdlib@1.22.3",
+        "pkg:golang/x.org/d@v0.1.0",
+        "pkg:golang/x.org/t@v1.0.0",
+        "pkg:npm/a@2.0.0",
+        "pkg:npm/app@1.0.0",
+        "pkg:pypi/six@1.16",
+    ]);
+    let tool = scan.packages.iter().find(|p| p.purl.ends_with("x.org/t@v1.0.0")).unwrap();
+    assert_eq!(tool.locations.iter().collect::<Vec<_>>(), ["/usr/bin/again", "/usr/bin/tool"]);
+    let bash = scan.packages.iter().find(|p| p.name == "bash").unwrap();
+    assert_eq!(bash.license.expression(), Some("GPL-2.0-or-later AND LicenseRef-odd-terms"));
+    assert_eq!(scan.warnings.len(), 1, "{:?}", scan.warnings);
+    assert_eq!(scan.warnings[0].path, "/var/lib/rpm/Packages.db");
+}
+
+#[test]
+fn documents_are_whole_and_the_same_each_time() {
+    let image = image();
+    let found = scan(&image.files()).unwrap();
+    let bytes = document(&found);
+    assert_eq!(bytes, document(&scan(&image.files()).unwrap()));
+    let json: Value = serde_json::from_slice(&bytes).unwrap();
+    let packages = json["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), found.packages.len() + 1);
+    let ids: std::collections::BTreeSet<_> = packages.iter().map(|p| p["SPDXID"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), packages.len());
+    for relation in json["relationships"].as_array().unwrap() {
+        assert!(ids.contains(relation["relatedSpdxElement"].as_str().unwrap()));
+    }
+    assert_eq!(json["relationships"].as_array().unwrap().len(), packages.len());
+    assert_eq!(json["hasExtractedLicensingInfos"][0]["licenseId"], "LicenseRef-odd-terms");
+    assert_eq!(json["creationInfo"]["created"], "2023-11-14T22:13:20Z");
+    let namespace = json["documentNamespace"].as_str().unwrap();
+    assert!(namespace.ends_with(&memobuild_tree::Sha256Digest::of(b"image").hex()));
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_not_a_gap() {
+    struct Broken;
+    impl Files for Broken {
+        fn list(&self, dir: &[u8]) -> Vec<crate::Entry> {
+            let kind = EntryKind::File { size: 100, executable: true };
+            if dir == b"/" { vec![crate::Entry { name: b"x".to_vec(), kind }] } else { Vec::new() }
+        }
+        fn size(&self, _: &[u8]) -> Option<u64> {
+            None
+        }
+        fn read_at(&self, _: &[u8], _: u64, _: usize) -> io::Result<Vec<u8>> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+    let error = scan(&Broken).unwrap_err();
+    assert_eq!(error.path, b"/x");
+}
+
+#[test]
+fn programs_with_rubbish_in_their_headers_do_no_harm() {
+    let whole = elf(&[(".go.buildinfo", go_info("path\tx\n")), (".dep-v0", b"rubbish".to_vec())]);
+    for at in 4..64 {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut bad = whole.clone();
+            bad[at] = value;
+            scan(&Image::default().file("/x", &bad).files()).unwrap();
+        }
+    }
+    for len in (0..whole.len()).step_by(7) {
+        scan(&Image::default().file("/x", whole.get(..len).unwrap()).files()).unwrap();
+    }
+    let found = scan(&Image::default().file("/x", &whole).files()).unwrap();
+    assert_eq!((found.packages.len(), found.warnings.len()), (2, 1));
+}
