@@ -145,9 +145,10 @@ pub(crate) mod tests {
                     [] => {}
                     [name] => drop(dir.entries_mut().insert(Arc::from(*name), node)),
                     [name, rest @ ..] => {
-                        let child = dir.entries_mut().entry(Arc::from(*name)).or_insert_with(|| {
-                            Node::Dir(Arc::new(Dir::new(Meta::new(0o755, Mtime::default()))))
-                        });
+                        let child = dir
+                            .entries_mut()
+                            .entry(Arc::from(*name))
+                            .or_insert_with(|| Node::Dir(Arc::new(Dir::new(Meta::new(0o755, Mtime::default())))));
                         if let Node::Dir(child) = child {
                             insert(Arc::make_mut(child), rest, node);
                         }
@@ -180,7 +181,8 @@ pub(crate) mod tests {
 
     #[test]
     fn links_are_followed_within_the_root_and_limits_hold() {
-        let image = Image::default().file("/usr/lib/os-release", "ID=x\n").link("/etc/os-release", "../usr/lib/os-release");
+        let image =
+            Image::default().file("/usr/lib/os-release", "ID=x\n").link("/etc/os-release", "../usr/lib/os-release");
         let files = image.files();
         assert_eq!(files.read(b"/etc/os-release", 100).unwrap().unwrap(), b"ID=x\n");
         assert_eq!(files.read(b"/etc/none", 100).unwrap(), None);

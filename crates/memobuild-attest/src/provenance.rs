@@ -298,7 +298,7 @@ fn redact(url: &str) -> String {
     let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
     match authority.rsplit_once('@') {
         // The user of an SSH URL is no secret, and means which server.
-        Some((user, host)) if !(scheme.ends_with("ssh") && !user.contains(':')) => {
+        Some((user, host)) if user.contains(':') || !scheme.ends_with("ssh") => {
             let hidden = if user.contains(':') { "xxxxx:xxxxx" } else { "xxxxx" };
             format!("{scheme}://{hidden}@{host}{path}")
         }
@@ -366,11 +366,14 @@ mod tests {
         assert_eq!(steps[0]["cached"], true);
         let uris: Vec<_> =
             definition["resolvedDependencies"].as_array().unwrap().iter().map(|d| d["uri"].as_str().unwrap()).collect();
-        assert_eq!(uris, [
-            "https://example.org/r.git#v1",
-            "https://xxxxx:xxxxx@example.org/x.tgz",
-            "pkg:docker/alpine@3?platform=linux%2Famd64",
-        ]);
+        assert_eq!(
+            uris,
+            [
+                "https://example.org/r.git#v1",
+                "https://xxxxx:xxxxx@example.org/x.tgz",
+                "pkg:docker/alpine@3?platform=linux%2Famd64",
+            ]
+        );
         assert_eq!(definition["resolvedDependencies"][0]["digest"], json!({"sha1": "4b22"}));
         let metadata = &json["runDetails"]["metadata"];
         assert_eq!(metadata["startedOn"], "2023-11-14T22:13:20.5Z");

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn what_is_not_plain_is_encoded_and_qualifiers_are_sorted() {
-        let text = package("deb", "debian", "libstdc++6", "1:2.4-2+b1", &[("upstream", ""), ("distro", "a b"), ("arch", "x")]);
+        let text =
+            package("deb", "debian", "libstdc++6", "1:2.4-2+b1", &[("upstream", ""), ("distro", "a b"), ("arch", "x")]);
         assert_eq!(text, "pkg:deb/debian/libstdc%2B%2B6@1:2.4-2%2Bb1?arch=x&distro=a%20b");
         assert_eq!(package("npm", "@angular", "core", "1.0.0", &[]), "pkg:npm/%40angular/core@1.0.0");
     }

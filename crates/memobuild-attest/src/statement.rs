@@ -66,7 +66,8 @@ impl Statement {
         }
         let error = |source| StatementError { kind: predicate_type.into(), source };
         serde_json::from_slice::<serde::de::IgnoredAny>(predicate).map_err(error)?;
-        let mut bytes = json::compact(&Head { kind: STATEMENT_TYPE, predicate_type, subject: subjects }).map_err(error)?;
+        let mut bytes =
+            json::compact(&Head { kind: STATEMENT_TYPE, predicate_type, subject: subjects }).map_err(error)?;
         // In place of the closing brace.
         bytes.pop();
         bytes.extend_from_slice(b",\"predicate\":");

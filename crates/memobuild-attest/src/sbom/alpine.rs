@@ -39,10 +39,13 @@ mod tests {
         let os = OsRelease { id: "alpine".into(), version_id: "3.20.1".into(), ..OsRelease::default() };
         let found = parse(text, &os);
         let urls: Vec<_> = found.iter().map(|p| p.purl.as_str()).collect();
-        assert_eq!(urls, [
-            "pkg:apk/alpine/busybox-binsh@1.36.1-r29?arch=x86_64&distro=alpine-3.20.1&upstream=busybox",
-            "pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64&distro=alpine-3.20.1",
-        ]);
+        assert_eq!(
+            urls,
+            [
+                "pkg:apk/alpine/busybox-binsh@1.36.1-r29?arch=x86_64&distro=alpine-3.20.1&upstream=busybox",
+                "pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64&distro=alpine-3.20.1",
+            ]
+        );
         assert_eq!(found.first().unwrap().license.expression(), Some("GPL-2.0-only"));
         assert_eq!(found.first().unwrap().supplier, Some(Actor::Person("Sören Tempel (soeren@example.org)".into())));
     }

@@ -6,7 +6,11 @@ use super::{License, stanza};
 /// What all files of a package declare together; nothing where the file is in no machine-readable format.
 pub(super) fn license(text: &str) -> License {
     let mut stanzas = stanza::stanzas(text).peekable();
-    if !stanzas.peek().and_then(|s| s.line("Format")).is_some_and(|f| f.contains("copyright-format") || f.contains("dep5")) {
+    if !stanzas
+        .peek()
+        .and_then(|s| s.line("Format"))
+        .is_some_and(|f| f.contains("copyright-format") || f.contains("dep5"))
+    {
         return License::default();
     }
     // A paragraph with neither holds the text of a licence that others name.

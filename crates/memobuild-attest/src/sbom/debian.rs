@@ -62,12 +62,18 @@ Architecture: all
         let os = OsRelease { id: "debian".into(), version_id: "12".into(), ..OsRelease::default() };
         let found = parse(STATUS, &os);
         let urls: Vec<_> = found.iter().map(|p| p.purl.as_str()).collect();
-        assert_eq!(urls, [
-            "pkg:deb/debian/libc-bin@2.36-9%2Bdeb12u9?arch=amd64&distro=debian-12&upstream=glibc%402.36-9",
-            "pkg:deb/debian/adduser@1:3.134?arch=all&distro=debian-12",
-        ]);
+        assert_eq!(
+            urls,
+            [
+                "pkg:deb/debian/libc-bin@2.36-9%2Bdeb12u9?arch=amd64&distro=debian-12&upstream=glibc%402.36-9",
+                "pkg:deb/debian/adduser@1:3.134?arch=all&distro=debian-12",
+            ]
+        );
         let libc = found.first().unwrap();
         assert_eq!(libc.summary.as_deref(), Some("GNU C Library: Binaries"));
-        assert_eq!(libc.supplier, Some(Actor::Organization("GNU Libc Maintainers (debian-glibc@lists.debian.org)".into())));
+        assert_eq!(
+            libc.supplier,
+            Some(Actor::Organization("GNU Libc Maintainers (debian-glibc@lists.debian.org)".into()))
+        );
     }
 }

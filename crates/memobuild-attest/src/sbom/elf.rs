@@ -79,16 +79,8 @@ impl<'a> Elf<'a> {
             Some([0x7f, b'E', b'L', b'F', class @ 1..=2, data @ 1..=2]) => (*class == 2, *data == 2),
             _ => return Ok(None),
         };
-        let elf = Self {
-            files,
-            path,
-            size,
-            big_endian,
-            wide,
-            sections: Vec::new(),
-            segments: Vec::new(),
-            names: Vec::new(),
-        };
+        let elf =
+            Self { files, path, size, big_endian, wide, sections: Vec::new(), segments: Vec::new(), names: Vec::new() };
         elf.tables(&head)
     }
 

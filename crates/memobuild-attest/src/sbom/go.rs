@@ -148,17 +148,23 @@ mod tests {
     fn modules_replacements_and_revisions() {
         let text = "path\texample.org/App/cmd\nmod\texample.org/App\t(devel)\t\ndep\tgithub.com/A/b\tv1.0.0+incompatible\th1:x=\n\
             dep\tgolang.org/x/sys\tv0.1.0\n=>\texample.org/fork/sys\tv0.2.0\th1:y=\nbuild\tvcs.revision=abc\n";
-        assert_eq!(urls(text), [
-            "pkg:golang/example.org/app@abc",
-            "pkg:golang/stdlib@1.22.3",
-            "pkg:golang/github.com/a/b@v1.0.0%2Bincompatible",
-            "pkg:golang/example.org/fork/sys@v0.2.0",
-        ]);
+        assert_eq!(
+            urls(text),
+            [
+                "pkg:golang/example.org/app@abc",
+                "pkg:golang/stdlib@1.22.3",
+                "pkg:golang/github.com/a/b@v1.0.0%2Bincompatible",
+                "pkg:golang/example.org/fork/sys@v0.2.0",
+            ]
+        );
     }
 
     #[test]
     fn without_modules_the_package_is_known() {
-        assert_eq!(urls("path\texample.org/x/cmd\nbuild\t-compiler=gc\n"), ["pkg:golang/example.org/x/cmd", "pkg:golang/stdlib@1.22.3"]);
+        assert_eq!(
+            urls("path\texample.org/x/cmd\nbuild\t-compiler=gc\n"),
+            ["pkg:golang/example.org/x/cmd", "pkg:golang/stdlib@1.22.3"]
+        );
         assert!(packages("rubbish", b"").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Licences as packages declare them, made SPDX licence expressions where they are such (SPDX 2.3, annex D).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use memobuild_tree::Sha256Digest;
 
@@ -56,20 +56,22 @@ impl License {
     /// All of these, each once, in an order of their own.
     pub(super) fn all(licenses: impl IntoIterator<Item = Self>) -> Self {
         let mut texts = BTreeMap::new();
-        let mut expressions = Vec::new();
+        let mut parts = BTreeSet::new();
         for license in licenses {
             texts.extend(license.texts);
-            expressions.extend(license.expression);
-        }
-        expressions.sort();
-        expressions.dedup();
-        let expression = match expressions.as_slice() {
-            [] => None,
-            [one] => Some(one.clone()),
-            many => {
-                let group = |e: &String| if e.contains(" OR ") { format!("({e})") } else { e.clone() };
-                Some(many.iter().map(group).collect::<Vec<_>>().join(" AND "))
+            let expression = license.expression.as_deref().unwrap_or_default();
+            match outermost(expression, "OR").as_slice() {
+                // No choice in it: its parts are parts of the whole.
+                [_] => parts.extend(outermost(expression, "AND").into_iter().map(ToOwned::to_owned)),
+                [] => {}
+                _ => drop(parts.insert(format!("({expression})"))),
             }
+        }
+        let parts: Vec<String> = parts.into_iter().collect();
+        let expression = match parts.as_slice() {
+            [] => None,
+            [one] => Some(one.strip_prefix('(').and_then(|o| o.strip_suffix(')')).unwrap_or(one).to_owned()),
+            _ => Some(parts.join(" AND ")),
         };
         Self { expression, texts }
     }
@@ -109,11 +111,31 @@ impl License {
     }
 }
 
+/// The parts of an expression between the operators of that name that are in no brackets; none of an empty one.
+fn outermost<'e>(expression: &'e str, operator: &str) -> Vec<&'e str> {
+    let separator = format!(" {operator} ");
+    let (mut parts, mut rest, mut from) = (Vec::new(), expression, 0);
+    while let Some(at) = rest.get(from..).and_then(|r| r.find(&separator)).map(|at| from + at) {
+        let Some((part, tail)) = rest.split_at_checked(at) else { break };
+        if part.matches('(').count() == part.matches(')').count() {
+            parts.push(part);
+            (rest, from) = (tail.get(separator.len()..).unwrap_or_default(), 0);
+        } else {
+            from = at + separator.len();
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
 /// The identifier as the licence list writes it.
 fn identifier(word: &str) -> Option<String> {
     let (base, later) = word.strip_suffix('+').map_or((word, false), |base| (base, true));
     let id = spdx::identifiers::LICENSES.iter().map(|l| l.name).find(|name| name.eq_ignore_ascii_case(base))?;
-    if let Some(id) = spdx::license_id(id).filter(|id| id.is_gnu()).and_then(|id| spdx::gnu_license_id(id.name, later)) {
+    if let Some(id) = spdx::license_id(id).filter(|id| id.is_gnu()).and_then(|id| spdx::gnu_license_id(id.name, later))
+    {
         return Some(id.name.to_owned());
     }
     Some(if later { format!("{id}+") } else { id.to_owned() })
@@ -166,5 +188,9 @@ mod tests {
         let either = License::any([License::parse("MIT"), License::parse("ISC")]);
         let all = License::all([License::parse("Zlib"), either.clone(), either]);
         assert_eq!(all.expression(), Some("(MIT OR ISC) AND Zlib"));
+        let nested = License::all([all.clone(), License::parse("ISC AND (X11 OR MIT)"), License::parse("Zlib")]);
+        assert_eq!(nested.expression(), Some("(MIT OR ISC) AND (X11 OR MIT) AND ISC AND Zlib"));
+        assert_eq!(License::all([License::default()]), License::default());
+        assert_eq!(License::all([License::parse("(MIT OR ISC)")]).expression(), Some("MIT OR ISC"));
     }
 }

@@ -74,32 +74,47 @@ type Found = Result<Vec<Package>, String>;
 /// # Errors
 /// When a file that matters can't be read. One that is damaged or too large is told in [`Scan::warnings`].
 pub fn scan(files: &dyn Files) -> Result<Scan, ScanError> {
-    let mut scanner = Scanner { files, os: None, packages: Vec::new(), warnings: Vec::new() };
-    scanner.os = scanner.os_release()?;
+    let mut warnings = Vec::new();
+    let os = os_release(files, &mut warnings)?;
+    let unnamed = OsRelease::default();
+    let mut scanner = Scanner { files, os: os.as_ref().unwrap_or(&unnamed), packages: Vec::new(), warnings };
     scanner.walk()?;
-    let Scanner { os, mut packages, warnings, .. } = scanner;
+    let Scanner { mut packages, warnings, .. } = scanner;
     packages.extend(os.as_ref().map(OsRelease::package));
     Ok(Scan { os, packages: package::merge(packages), warnings })
 }
 
+fn os_release(files: &dyn Files, warnings: &mut Vec<Warning>) -> Result<Option<OsRelease>, ScanError> {
+    // os-release(5): the file in /etc takes precedence.
+    for at in ["/etc/os-release", "/usr/lib/os-release"] {
+        if let Some(bytes) = read(files, at.as_bytes(), METADATA_LIMIT, warnings)? {
+            return Ok(OsRelease::parse(at, &String::from_utf8_lossy(&bytes)));
+        }
+    }
+    Ok(None)
+}
+
+/// `None` where there is no file, or one that is too large, which is warned of.
+fn read(files: &dyn Files, at: &[u8], limit: u64, warnings: &mut Vec<Warning>) -> Result<Option<Vec<u8>>, ScanError> {
+    match files.read(at, limit) {
+        Ok(found) => Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            warnings.push(Warning { path: path::display(at), message: error.to_string() });
+            Ok(None)
+        }
+        Err(source) => Err(ScanError { path: at.to_vec(), source }),
+    }
+}
+
 struct Scanner<'a> {
     files: &'a dyn Files,
-    os: Option<OsRelease>,
+    /// Empty where the image does not say which distribution it is.
+    os: &'a OsRelease,
     packages: Vec<Package>,
     warnings: Vec<Warning>,
 }
 
 impl Scanner<'_> {
-    fn os_release(&mut self) -> Result<Option<OsRelease>, ScanError> {
-        // os-release(5): the file in /etc takes precedence.
-        for at in ["/etc/os-release", "/usr/lib/os-release"] {
-            if let Some(bytes) = self.read(at.as_bytes(), METADATA_LIMIT)? {
-                return Ok(OsRelease::parse(at, &String::from_utf8_lossy(&bytes)));
-            }
-        }
-        Ok(None)
-    }
-
     fn walk(&mut self) -> Result<(), ScanError> {
         let mut todo = vec![b"/".to_vec()];
         while let Some(dir) = todo.pop() {
@@ -121,30 +136,32 @@ impl Scanner<'_> {
     }
 
     fn file(&mut self, at: &[u8], size: u64, executable: bool, has_modules: bool) -> Result<(), ScanError> {
-        let os = self.os.clone().unwrap_or_default();
+        let os = self.os;
         let (dir, name) = split(at);
         match (dir, name) {
             (b"/var/lib/dpkg", b"status") => self.debian(at),
             // One file for each package, as distroless images have them; the others in it list files.
             (b"/var/lib/dpkg/status.d", _) if !name.ends_with(b".md5sums") => self.debian(at),
             (b"/lib/apk/db" | b"/usr/lib/apk/db", b"installed") => {
-                self.parse(at, DATABASE_LIMIT, |bytes| Ok(alpine::parse(&String::from_utf8_lossy(bytes), &os)))
+                self.parse(at, DATABASE_LIMIT, |bytes| Ok(alpine::parse(&String::from_utf8_lossy(bytes), os)))
             }
             (_, b"rpmdb.sqlite") if rpm::is_database_dir(dir) => {
-                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::sqlite::headers(bytes)?, &os))
+                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::sqlite::headers(bytes)?, os))
+            }
+            (_, b"rpmdb.sqlite-wal") if size > 0 && rpm::is_database_dir(dir) => {
+                self.take(at, Err("rpm was stopped before it put these changes into its database".into()));
+                Ok(())
             }
             (_, b"Packages.db") if rpm::is_database_dir(dir) => {
-                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::ndb::headers(bytes)?, &os))
+                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::ndb::headers(bytes)?, os))
             }
             (_, b"Packages") if rpm::is_database_dir(dir) => {
-                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::bdb::headers(bytes)?, &os))
+                self.parse(at, DATABASE_LIMIT, |bytes| rpm::packages(&rpm::bdb::headers(bytes)?, os))
             }
             _ if python::is_metadata(dir, name) => {
                 self.parse(at, METADATA_LIMIT, |bytes| python::parse(&String::from_utf8_lossy(bytes)))
             }
-            (_, b"package.json") if has_modules || node::is_package(dir) => {
-                self.parse(at, METADATA_LIMIT, node::parse)
-            }
+            (_, b"package.json") if has_modules || node::is_package(dir) => self.parse(at, METADATA_LIMIT, node::parse),
             _ if executable => self.executable(at, size),
             _ => Ok(()),
         }
@@ -166,24 +183,15 @@ impl Scanner<'_> {
         }
     }
 
-    /// `None` where there is no file, or one that is too large, which is warned of.
     fn read(&mut self, at: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ScanError> {
-        match self.files.read(at, limit) {
-            Ok(found) => Ok(found),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                self.warnings.push(Warning { path: path::display(at), message: error.to_string() });
-                Ok(None)
-            }
-            Err(source) => Err(ScanError { path: at.to_vec(), source }),
-        }
+        read(self.files, at, limit, &mut self.warnings)
     }
 
     fn debian(&mut self, at: &[u8]) -> Result<(), ScanError> {
         let Some(bytes) = self.read(at, DATABASE_LIMIT)? else {
             return Ok(());
         };
-        let os = self.os.clone().unwrap_or_default();
-        let mut packages = debian::parse(&String::from_utf8_lossy(&bytes), &os);
+        let mut packages = debian::parse(&String::from_utf8_lossy(&bytes), self.os);
         for package in &mut packages {
             let copyright = child(&child(b"/usr/share/doc", package.name.as_bytes()), b"copyright");
             if let Some(text) = self.read(&copyright, METADATA_LIMIT)? {
@@ -218,7 +226,9 @@ fn child(dir: &[u8], name: &[u8]) -> Vec<u8> {
 fn split(at: &[u8]) -> (&[u8], &[u8]) {
     match at.iter().rposition(|b| *b == b'/') {
         Some(0) | None => (b"/", at.get(1..).unwrap_or_default()),
-        Some(slash) => at.split_at_checked(slash).map_or((at, b""), |(dir, name)| (dir, name.get(1..).unwrap_or_default())),
+        Some(slash) => {
+            at.split_at_checked(slash).map_or((at, b""), |(dir, name)| (dir, name.get(1..).unwrap_or_default()))
+        }
     }
 }
 

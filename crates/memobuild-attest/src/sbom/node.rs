@@ -75,7 +75,8 @@ mod tests {
         assert_eq!(package.purl, "pkg:npm/%40a/foo@1.2.3");
         assert_eq!(package.license.expression(), Some("(MIT OR ISC)"));
         assert_eq!(package.originator, Some(Actor::Person("Ann (a@b.c)".into())));
-        let old = br#"{"name":"x","version":"1","licenses":[{"type":"MIT"},{"type":"BSD-2-Clause"}],"author":{"name":"B"}}"#;
+        let old =
+            br#"{"name":"x","version":"1","licenses":[{"type":"MIT"},{"type":"BSD-2-Clause"}],"author":{"name":"B"}}"#;
         assert_eq!(parse(old).unwrap()[0].license.expression(), Some("MIT OR BSD-2-Clause"));
         assert_eq!(parse(br#"{"private":true}"#), Ok(Vec::new()));
         assert!(parse(b"{").is_err());

@@ -61,7 +61,8 @@ impl Actor {
         // Parentheses and line breaks would end the field early.
         let clean = |s: &str| s.split_whitespace().collect::<Vec<_>>().join(" ").replace(['(', ')'], "");
         let (name, mail) = (clean(name.trim().trim_matches('"')), clean(mail));
-        let words = ["team", "group", "project", "maintainers", "developers", "packagers", "foundation", "inc", "inc.", "ltd"];
+        let words =
+            ["team", "group", "project", "maintainers", "developers", "packagers", "foundation", "inc", "inc.", "ltd"];
         let of_team = name.to_lowercase().split([' ', ',']).any(|w| words.contains(&w));
         let of_list = mail.contains("@lists.") || mail.contains("@tracker.debian.org") || mail.contains("@packages.");
         let written = match (name.is_empty(), mail.is_empty()) {
@@ -149,7 +150,10 @@ mod tests {
     fn actors_are_persons_unless_they_are_teams() {
         let actor = |text| Actor::parse(text).map(|a| a.spdx());
         assert_eq!(actor("Sam Ö <sam@example.org>").as_deref(), Some("Person: Sam Ö (sam@example.org)"));
-        assert_eq!(actor("Debian QA Group <p@qa.debian.org>").as_deref(), Some("Organization: Debian QA Group (p@qa.debian.org)"));
+        assert_eq!(
+            actor("Debian QA Group <p@qa.debian.org>").as_deref(),
+            Some("Organization: Debian QA Group (p@qa.debian.org)")
+        );
         assert_eq!(actor("X <a@lists.x.org>").as_deref(), Some("Organization: X (a@lists.x.org)"));
         assert_eq!(actor("<a@b>").as_deref(), Some("Person: a@b"));
         assert_eq!(actor(" "), None);

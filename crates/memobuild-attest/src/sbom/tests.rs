@@ -50,6 +50,36 @@ fn go_info(modules: &str) -> Vec<u8> {
     info
 }
 
+/// A program without sections whose build information, as before Go 1.18, has pointers to Go strings.
+fn old_go(version: &str, modules: &str) -> Vec<u8> {
+    const BASE: u64 = 0x50_0000;
+    let modules = [&b"0".repeat(16)[..], modules.as_bytes(), &b"1".repeat(16)].concat();
+    let mut data = vec![0; 16];
+    data.extend_from_slice(b"\xff Go buildinf:\x08\x00");
+    let strings = 64;
+    let texts = strings + 32;
+    for at in [BASE + strings, BASE + strings + 16] {
+        data.extend_from_slice(&at.to_le_bytes());
+    }
+    data.resize(strings as usize, 0);
+    let after = texts + version.len() as u64;
+    for (at, len) in [(texts, version.len()), (after, modules.len())] {
+        data.extend_from_slice(&(BASE + at).to_le_bytes());
+        data.extend_from_slice(&(len as u64).to_le_bytes());
+    }
+    data.extend_from_slice(version.as_bytes());
+    data.extend_from_slice(&modules);
+    let mut segment = [1u32.to_le_bytes(), 6u32.to_le_bytes()].concat();
+    for number in [120, BASE, BASE, data.len() as u64, data.len() as u64, 4096] {
+        segment.extend_from_slice(&number.to_le_bytes());
+    }
+    let mut head = b"\x7fELF\x02\x01\x01".to_vec();
+    head.resize(64, 0);
+    head[32..40].copy_from_slice(&64u64.to_le_bytes());
+    head[54..58].copy_from_slice(&[56, 0, 1, 0]);
+    [head, segment, data].concat()
+}
+
 const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
     Files: *\nCopyright: x\nLicense: GPL-2+\n\nFiles: lib/*\nCopyright: y\nLicense: odd-terms\n";
 
@@ -57,7 +87,10 @@ fn image() -> Image {
     Image::default()
         .file("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n")
         .link("/etc/os-release", "../usr/lib/os-release")
-        .file("/var/lib/dpkg/status", "Package: bash\nStatus: install ok installed\nVersion: 5.2\nArchitecture: amd64\n")
+        .file(
+            "/var/lib/dpkg/status",
+            "Package: bash\nStatus: install ok installed\nVersion: 5.2\nArchitecture: amd64\n",
+        )
         .file("/var/lib/dpkg/status.d/base", "Package: base-files\nVersion: 12\nArchitecture: all\n")
         .file("/var/lib/dpkg/status.d/base.md5sums", "Package: no\nVersion: 1\n")
         .link("/usr/share/doc/bash", "bash-common")
@@ -67,8 +100,14 @@ fn image() -> Image {
         .file("/app/node_modules/a/package.json", r#"{"name":"a","version":"2.0.0","license":"ISC"}"#)
         .file("/app/node_modules/a/test/package.json", r#"{"name":"fixture","version":"9.0.0"}"#)
         .file("/other/package.json", r#"{"name":"other","version":"1.0.0"}"#)
-        .file("/usr/bin/tool", elf(&[(".text", vec![0; 40]), (".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\n"))]))
-        .file("/usr/bin/again", elf(&[(".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\ndep\tx.org/d\tv0.1.0\n"))]))
+        .file(
+            "/usr/bin/tool",
+            elf(&[(".text", vec![0; 40]), (".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\n"))]),
+        )
+        .file(
+            "/usr/bin/again",
+            elf(&[(".go.buildinfo", go_info("path\tx.org/t\nmod\tx.org/t\tv1.0.0\ndep\tx.org/d\tv0.1.0\n"))]),
+        )
         .file("/usr/bin/plain", elf(&[(".text", vec![0; 40])]))
         .file("/var/lib/rpm/Packages.db", "damaged")
 }
@@ -84,17 +123,20 @@ fn an_image_of_everything() {
     let image = image();
     let scan = scan(&image.files()).unwrap();
     let urls: Vec<_> = scan.packages.iter().map(|p| p.purl.as_str()).collect();
-    assert_eq!(urls, [
-        "pkg:deb/debian/base-files@12?arch=all&distro=debian-12",
-        "pkg:deb/debian/bash@5.2?arch=amd64&distro=debian-12",
-        "pkg:generic/debian@12",
-        "pkg:golang/stdlib@1.22.3",
-        "pkg:golang/x.org/d@v0.1.0",
-        "pkg:golang/x.org/t@v1.0.0",
-        "pkg:npm/a@2.0.0",
-        "pkg:npm/app@1.0.0",
-        "pkg:pypi/six@1.16",
-    ]);
+    assert_eq!(
+        urls,
+        [
+            "pkg:deb/debian/base-files@12?arch=all&distro=debian-12",
+            "pkg:deb/debian/bash@5.2?arch=amd64&distro=debian-12",
+            "pkg:generic/debian@12",
+            "pkg:golang/stdlib@1.22.3",
+            "pkg:golang/x.org/d@v0.1.0",
+            "pkg:golang/x.org/t@v1.0.0",
+            "pkg:npm/a@2.0.0",
+            "pkg:npm/app@1.0.0",
+            "pkg:pypi/six@1.16",
+        ]
+    );
     let tool = scan.packages.iter().find(|p| p.purl.ends_with("x.org/t@v1.0.0")).unwrap();
     assert_eq!(tool.locations.iter().collect::<Vec<_>>(), ["/usr/bin/again", "/usr/bin/tool"]);
     let bash = scan.packages.iter().find(|p| p.name == "bash").unwrap();
@@ -125,6 +167,16 @@ fn documents_are_whole_and_the_same_each_time() {
 }
 
 #[test]
+fn programs_of_older_go_are_found_without_sections() {
+    let program = old_go("go1.17.3", "path\tx.org/t\nmod\tx.org/t\tv1.0.0\ndep\tx.org/d\tv2.0.0\n");
+    let image = Image::default().file("/x", &program).file("/var/lib/rpm/rpmdb.sqlite-wal", "frames");
+    let found = scan(&image.files()).unwrap();
+    let urls: Vec<_> = found.packages.iter().map(|p| p.purl.as_str()).collect();
+    assert_eq!(urls, ["pkg:golang/stdlib@1.17.3", "pkg:golang/x.org/d@v2.0.0", "pkg:golang/x.org/t@v1.0.0"]);
+    assert_eq!(found.warnings.len(), 1);
+}
+
+#[test]
 fn what_cannot_be_read_is_an_error_not_a_gap() {
     struct Broken;
     impl Files for Broken {
@@ -152,6 +204,12 @@ fn programs_with_rubbish_in_their_headers_do_no_harm() {
             bad[at] = value;
             scan(&Image::default().file("/x", &bad).files()).unwrap();
         }
+    }
+    let old = old_go("go1.17", "path\tx.org/t\n");
+    for at in 4..old.len() {
+        let mut bad = old.clone();
+        bad[at] ^= 0xff;
+        scan(&Image::default().file("/x", &bad).files()).unwrap();
     }
     for len in (0..whole.len()).step_by(7) {
         scan(&Image::default().file("/x", whole.get(..len).unwrap()).files()).unwrap();

@@ -3,11 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use memobuild_image::json;
-use p256::elliptic_curve::{
-    Generate as _,
-    subtle::ConstantTimeEq as _,
-    zeroize::Zeroizing,
-};
+use p256::elliptic_curve::{Generate as _, subtle::ConstantTimeEq as _, zeroize::Zeroizing};
 use poly1305::{Poly1305, universal_hash::KeyInit as _};
 use salsa20::{
     XSalsa20,

@@ -92,6 +92,42 @@ fn keys_survive_encryption() {
     assert_eq!(PublicKey::from_pem(&text).unwrap_err(), KeyError::NoPublicKey);
 }
 
+/// Cosign's key files as others make and read them: Python's scrypt (OpenSSL's) and libsodium's secretbox.
+const KEY_FILES: &str = r#"
+import base64, hashlib, json, os, subprocess, sys
+import nacl.secret
+def derive(n, salt):
+    return hashlib.scrypt(b"pw", salt=salt, n=n, r=8, p=1, maxmem=1 << 28, dklen=32)
+lines = open(sys.argv[1]).read().split("\n")
+box = json.loads(base64.b64decode("".join(l for l in lines if "-----" not in l)))
+key = derive(box["kdf"]["params"]["N"], base64.b64decode(box["kdf"]["salt"]))
+nonce = base64.b64decode(box["cipher"]["nonce"])
+der = nacl.secret.SecretBox(key).decrypt(base64.b64decode(box["ciphertext"]), nonce)
+salt, nonce = os.urandom(32), os.urandom(24)
+text = lambda data: base64.b64encode(data).decode()
+sealed = nacl.secret.SecretBox(derive(32768, salt)).encrypt(der, nonce).ciphertext
+again = {"kdf": {"name": "scrypt", "params": {"N": 32768, "r": 8, "p": 1}, "salt": text(salt)},
+         "cipher": {"name": "nacl/secretbox", "nonce": text(nonce)}, "ciphertext": text(sealed)}
+label = "ENCRYPTED COSIGN PRIVATE KEY"
+print(f"-----BEGIN {label}-----\n{text(json.dumps(again).encode())}\n-----END {label}-----")
+"#;
+
+#[test]
+fn libsodium_reads_and_writes_the_same_key_files() {
+    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    let dir = tempfile::tempdir().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    fs::write(dir.path().join("key"), key.to_encrypted_pem(b"pw").unwrap().as_bytes()).unwrap();
+    if !Command::new(&python).args(["-c", "import nacl.secret"]).output().is_ok_and(|o| o.status.success()) {
+        println!("skipped: Python has no module nacl");
+        return;
+    }
+    let output = Command::new(&python).args(["-c", KEY_FILES]).arg(dir.path().join("key")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let theirs = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(PrivateKey::from_pem(&theirs, Some(b"pw")).unwrap().public(), key.public());
+}
+
 #[test]
 fn payloads_are_cosigns() {
     let key = PrivateKey::generate().unwrap();
@@ -125,7 +161,10 @@ fn signatures_hold_for_their_image_and_key_only() {
     let broken = Signature { base64: "?".into(), ..signature };
     assert_eq!(broken.verify(&key.public(), &image), Err(VerifyError::Form));
     // Signed, but something else.
-    for payload in [&b"{}"[..], br#"{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":""},"type":"x"}}"#] {
+    for payload in [
+        &b"{}"[..],
+        br#"{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":""},"type":"x"}}"#,
+    ] {
         let odd = Signature { payload: payload.to_vec(), base64: STANDARD.encode(key.sign(payload).unwrap()) };
         assert!(matches!(odd.verify(&key.public(), &image), Err(VerifyError::Payload(_))));
     }

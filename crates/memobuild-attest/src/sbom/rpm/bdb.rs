@@ -135,7 +135,8 @@ mod tests {
             put(page * PAGE + 16, next, 4);
             put(page * PAGE + 22, part, 2);
         }
-        for (at, kind) in [(PAGE + 25, HASH), (PAGE + 507, 1), (PAGE + 502, 1), (PAGE + 497, 1), (PAGE + 485, OFF_PAGE)] {
+        for (at, kind) in [(PAGE + 25, HASH), (PAGE + 507, 1), (PAGE + 502, 1), (PAGE + 497, 1), (PAGE + 485, OFF_PAGE)]
+        {
             bytes[at] = kind;
         }
         for (page, part) in [(2, &long[..half]), (3, &long[half..])] {

@@ -99,14 +99,18 @@ pub(super) mod tests {
     #[test]
     fn headers_are_packages() {
         let os = OsRelease { id: "fedora".into(), version_id: "40".into(), ..OsRelease::default() };
-        let old = header(&[(tag::NAME, "x"), (tag::VERSION, "1"), (tag::RELEASE, "2"), (tag::LICENSE, "GPLv2+")], Some(3));
+        let old =
+            header(&[(tag::NAME, "x"), (tag::VERSION, "1"), (tag::RELEASE, "2"), (tag::LICENSE, "GPLv2+")], Some(3));
         let key = header(&[(tag::NAME, "gpg-pubkey"), (tag::VERSION, "1"), (tag::RELEASE, "2")], None);
         let found = packages(&[bash(), old, key], &os).unwrap();
         let urls: Vec<_> = found.iter().map(|p| p.purl.as_str()).collect();
-        assert_eq!(urls, [
-            "pkg:rpm/fedora/bash@5.2.26-3.fc40?arch=x86_64&distro=fedora-40&upstream=bash-5.2.26-3.fc40.src.rpm",
-            "pkg:rpm/fedora/x@1-2?distro=fedora-40&epoch=3",
-        ]);
+        assert_eq!(
+            urls,
+            [
+                "pkg:rpm/fedora/bash@5.2.26-3.fc40?arch=x86_64&distro=fedora-40&upstream=bash-5.2.26-3.fc40.src.rpm",
+                "pkg:rpm/fedora/x@1-2?distro=fedora-40&epoch=3",
+            ]
+        );
         assert_eq!(found[0].supplier, Some(Actor::Organization("Fedora Project".into())));
         assert_eq!(found[1].version, "3:1-2");
         assert!(found[1].license.expression().unwrap().starts_with("LicenseRef-GPLv2"));

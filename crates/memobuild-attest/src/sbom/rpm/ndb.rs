@@ -15,7 +15,8 @@ pub(crate) fn headers(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         return Err("not a package database of rpm's, or one of another version".into());
     }
     let pages = number(bytes, 12).ok_or("cut short")? as usize;
-    let slots = pages.checked_mul(PAGE).and_then(|end| bytes.get(FIRST_SLOT * SLOT..end)).ok_or("its slots are cut short")?;
+    let slots =
+        pages.checked_mul(PAGE).and_then(|end| bytes.get(FIRST_SLOT * SLOT..end)).ok_or("its slots are cut short")?;
     let mut headers = Vec::new();
     for slot in slots.chunks_exact(SLOT) {
         if slot.get(..4) != Some(b"Slot") {

@@ -23,8 +23,7 @@ fn read(bytes: &[u8]) -> rusqlite::Result<Vec<Vec<u8>>> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     let mut rows = db.prepare("SELECT blob FROM Packages ORDER BY hnum")?;
-    let headers = rows.query_map([], |row| row.get(0))?.collect();
-    headers
+    rows.query_map([], |row| row.get(0))?.collect()
 }
 
 #[cfg(test)]
