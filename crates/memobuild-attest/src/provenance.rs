@@ -39,6 +39,8 @@ pub enum Material {
         platform: Option<Platform>,
         /// Of the manifest or index that the reference names.
         digest: Sha256Digest,
+        /// Whether it came from an OCI layout on disk, not from a registry.
+        local: bool,
     },
     /// A git repository.
     Git {
@@ -217,8 +219,9 @@ impl Build {
     /// Each material once, in a fixed order.
     fn dependencies(&self) -> Vec<Value> {
         let dependency = |material: &Material| match material {
-            Material::Image { reference, platform, digest } => {
-                (purl::image(reference, platform.as_ref()), json!({"sha256": digest.hex()}))
+            Material::Image { reference, platform, digest, local } => {
+                let url = if *local { purl::layout_image } else { purl::image };
+                (url(reference, platform.as_ref()), json!({"sha256": digest.hex()}))
             }
             Material::Git { url, commit: id } => (redact(url), commit(id)),
             Material::Http { url, digest } => (redact(url), json!({"sha256": digest.hex()})),
@@ -331,8 +334,19 @@ mod tests {
             },
             materials: vec![
                 Material::Http { url: "https://u:p@example.org/x.tgz".into(), digest },
-                Material::Image { reference: "alpine:3".into(), platform: Some(platform.clone()), digest },
-                Material::Image { reference: "alpine:3".into(), platform: Some(platform.clone()), digest },
+                Material::Image {
+                    reference: "alpine:3".into(),
+                    platform: Some(platform.clone()),
+                    digest,
+                    local: false,
+                },
+                Material::Image {
+                    reference: "alpine:3".into(),
+                    platform: Some(platform.clone()),
+                    digest,
+                    local: false,
+                },
+                Material::Image { reference: "base:1".into(), platform: None, digest, local: true },
                 Material::Git { url: "https://example.org/r.git#v1".into(), commit: "4b22".into() },
             ],
             steps: vec![
@@ -372,6 +386,7 @@ mod tests {
                 "https://example.org/r.git#v1",
                 "https://xxxxx:xxxxx@example.org/x.tgz",
                 "pkg:docker/alpine@3?platform=linux%2Famd64",
+                "pkg:oci/base@1",
             ]
         );
         assert_eq!(definition["resolvedDependencies"][0]["digest"], json!({"sha1": "4b22"}));

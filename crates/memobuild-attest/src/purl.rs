@@ -46,6 +46,15 @@ pub fn package(kind: &str, namespace: &str, name: &str, version: &str, qualifier
 /// as a user writes it (`alpine`, not `docker.io/library/alpine`), a tag or else a digest, and the platform.
 /// A name with neither gets the tag `latest`.
 pub fn image(reference: &str, platform: Option<&Platform>) -> String {
+    image_as("docker", reference, platform)
+}
+
+/// As [`image`], of one that comes from no registry but from an OCI layout on disk.
+pub fn layout_image(reference: &str, platform: Option<&Platform>) -> String {
+    image_as("oci", reference, platform)
+}
+
+fn image_as(kind: &str, reference: &str, platform: Option<&Platform>) -> String {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, digest),
         None => (reference, ""),
@@ -56,10 +65,10 @@ pub fn image(reference: &str, platform: Option<&Platform>) -> String {
         None => (name, if digest.is_empty() { "latest" } else { "" }),
     };
     let name = name.strip_prefix("index.docker.io/").or_else(|| name.strip_prefix("docker.io/")).unwrap_or(name);
-    let name = name.strip_prefix("library/").unwrap_or(name);
+    let name = name.strip_prefix("library/").filter(|n| !n.contains('/')).unwrap_or(name);
     let (namespace, name) = name.rsplit_once('/').unwrap_or(("", name));
     let platform = platform.map(ToString::to_string).unwrap_or_default();
-    package("docker", namespace, name, tag, &[("digest", digest), ("platform", &platform)])
+    package(kind, namespace, name, tag, &[("digest", digest), ("platform", &platform)])
 }
 
 /// The package URL of an image that is known by its digest alone, in the type that knows no registry.
@@ -80,6 +89,7 @@ mod tests {
             ("docker.io/library/alpine:3.15", None, "pkg:docker/alpine@3.15".to_owned()),
             (&format!("alpine:3@{digest}"), None, format!("pkg:docker/alpine@3?digest={digest}")),
             (&format!("docker.io/library/alpine@{digest}"), None, format!("pkg:docker/alpine?digest={digest}")),
+            ("library/a/b:1", None, "pkg:docker/library/a/b@1".to_owned()),
             ("user/test:v2", None, "pkg:docker/user/test@v2".to_owned()),
             ("ghcr.io/foo/bar", None, "pkg:docker/ghcr.io/foo/bar@latest".to_owned()),
             ("localhost:5000/bar:1", None, "pkg:docker/localhost:5000/bar@1".to_owned()),

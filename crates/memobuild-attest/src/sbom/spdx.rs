@@ -15,6 +15,8 @@ pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 
 const NAMESPACE: &str = "https://github.com/memobuild/memobuild/spdx";
 const UNKNOWN: &str = "NOASSERTION";
+/// How many of the files that tell of a package are named.
+const LOCATIONS: usize = 10;
 const IMAGE_ID: &str = "SPDXRef-Image";
 
 /// What a document is about.
@@ -198,7 +200,11 @@ impl Default for SpdxPackage {
 
 impl SpdxPackage {
     fn of(package: &Package) -> Self {
-        let locations: Vec<&str> = package.locations.iter().map(String::as_str).collect();
+        // A common module may be in hundreds of programs.
+        let mut locations: Vec<&str> = package.locations.iter().map(String::as_str).take(LOCATIONS).collect();
+        let more = package.locations.len().saturating_sub(LOCATIONS);
+        let more = (more > 0).then(|| format!("{more} more"));
+        locations.extend(more.as_deref());
         Self {
             spdxid: spdx_id(package),
             name: package.name.clone(),

@@ -1,5 +1,7 @@
 //! Whole images, from files to document.
 
+use ::spdx as spdx_crate;
+use proptest::prelude::{Strategy, any, prop_assert};
 use serde_json::Value;
 
 use super::*;
@@ -216,4 +218,59 @@ fn programs_with_rubbish_in_their_headers_do_no_harm() {
     }
     let found = scan(&Image::default().file("/x", &whole).files()).unwrap();
     assert_eq!((found.packages.len(), found.warnings.len()), (2, 1));
+}
+
+/// Databases in which any byte may be wrong: errors at most, and soon.
+fn damaged(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..20);
+    (changes, 0..=whole.len()).prop_map(move |(changes, len)| {
+        let mut bytes = whole.clone();
+        for (at, value) in changes {
+            bytes[at] = value;
+        }
+        bytes.truncate(len.max(whole.len() / 2));
+        bytes
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn damaged_databases_do_no_harm(header in damaged(rpm::tests::bash()), bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        let os = OsRelease::default();
+        let _ = rpm::packages(&[header], &os);
+        let _ = rpm::ndb::headers(&bytes);
+        let _ = rpm::sqlite::headers(&[b"SQLite format 3\0", bytes.as_slice()].concat());
+        // Past the head, so that the pages are looked at.
+        let mut bdb = vec![0; 72];
+        for (at, value) in [(12, 0x0006_1561u32), (16, 9), (20, 512), (32, 7)] {
+            bdb[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        bdb.extend(bytes);
+        for page in 1..8 {
+            if let Some(kind) = bdb.get_mut(page * 512 + 25) {
+                *kind = [2, 7, 13][usize::from(*kind) % 3];
+            }
+        }
+        let _ = rpm::bdb::headers(&bdb);
+    }
+
+    #[test]
+    fn damaged_programs_do_no_harm(new in damaged(elf(&[(".go.buildinfo", go_info("path\tx\n"))])), old in damaged(old_go("go1.17", "path\tx\n"))) {
+        for program in [new, old] {
+            prop_assert!(scan(&Image::default().file("/x", &program).files()).is_ok());
+        }
+    }
+
+    #[test]
+    fn licences_are_valid_whatever_is_declared(words in proptest::collection::vec("MIT|GPL-2\\+?|and|or|with|AND|OR|WITH|[(),+|]|LicenseRef-x|Perl|\\PC{1,8}", 0..12)) {
+        let text = words.join(" ");
+        let copyright = format!("Format: copyright-format\n\nFiles: *\nLicense: {text}\n\nFiles: a\nLicense: MIT or ISC\n");
+        for license in [License::parse(&text), copyright::license(&copyright)] {
+            let Some(expression) = license.expression() else { continue };
+            prop_assert!(spdx_crate::Expression::parse(expression).is_ok(), "{text:?} became {expression:?}");
+            let used = expression.split([' ', '(', ')']).filter(|w| w.starts_with("LicenseRef-"));
+            let known: Vec<_> = license.references().map(|(id, _)| id).collect();
+            prop_assert!(used.clone().all(|id| known.contains(&id)), "{expression:?} with {known:?}");
+        }
+    }
 }

@@ -132,7 +132,7 @@ fn provenance_is_what_its_schema_says() {
         args: [("build-arg:A".to_owned(), "b".to_owned())].into(),
         secrets: vec![Credential { id: "s".into(), optional: false }],
         materials: vec![
-            Material::Image { reference: "alpine:3".into(), platform: Some(platform.clone()), digest },
+            Material::Image { reference: "alpine:3".into(), platform: Some(platform.clone()), digest, local: false },
             Material::Git { url: "https://example.org/r.git".into(), commit: "0".repeat(40) },
             Material::Http { url: "https://example.org/x".into(), digest },
         ],
