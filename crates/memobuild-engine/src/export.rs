@@ -20,8 +20,8 @@ use memobuild_plan::model::Target;
 use memobuild_tree::{BundleId, Sha256Digest, codec};
 
 use crate::{
-    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session, step,
-    value::Value,
+    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Output, OutputKind, session::Session,
+    step, value::Value,
 };
 
 /// One image before its layers are written.
@@ -413,9 +413,10 @@ fn keep(
         outcome.config = Some(digest);
     }
     outcome.names = names.iter().map(Reference::familiar).collect();
-    if names.is_empty() {
-        return Ok(());
+    let image = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0 };
+    if !names.is_empty() {
+        image.tag(session.store, names).map_err(|e| failed(&e))?;
     }
-    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0 };
-    stored.tag(session.store, names).map_err(|e| failed(&e))
+    outcome.kept = Some(Kept { image, names: names.to_vec() });
+    Ok(())
 }

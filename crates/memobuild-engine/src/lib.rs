@@ -29,6 +29,6 @@ pub use error::EngineError;
 pub use history::StepReport;
 pub use memobuild_sandbox::Cancel;
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionMethod, ContextInput, Destination, DockerfileInput, Output,
-    OutputKind, SandboxChoice, SecretSource,
+    BuildOutcome, BuildRequest, Compression, CompressionMethod, ContextInput, Destination, DockerfileInput, Kept,
+    Output, OutputKind, SandboxChoice, SecretSource,
 };

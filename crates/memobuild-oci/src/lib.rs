@@ -15,3 +15,4 @@ pub mod layer;
 pub mod output;
 pub mod reference;
 pub mod registry;
+pub mod runtime;

@@ -25,6 +25,6 @@ mod tests;
 pub use apply::apply_layer;
 pub use compress::Compression;
 pub use error::LayerError;
-pub(crate) use export::write_rootfs;
 pub use export::{ExportedLayer, TimestampPolicy, export_layer, layer_diff_id, recompress_layer, write_layer};
+pub(crate) use export::{layer_size, write_rootfs};
 pub use import::{Expected, ImportedLayer, import_layer, parse_only};

@@ -18,6 +18,7 @@ mod graph;
 mod image;
 mod images;
 mod inspect;
+mod load;
 mod planning;
 mod prune;
 mod push;
@@ -62,6 +63,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
     Push(push::PushArgs),
+    Load(load::LoadArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -95,6 +97,7 @@ fn run(command: Command) -> CliResult {
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

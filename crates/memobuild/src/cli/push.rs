@@ -71,7 +71,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let told = Told { progress: &progress, what: format!("pushing {what}"), last: Mutex::new(None) };
+    let told = Told::new(&progress, format!("pushing {what}"));
     let push = Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base] };
     let report = push.to(&names, &|done, total| told.tell(done, total));
     progress.finish();
@@ -111,14 +111,18 @@ fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failur
 }
 
 /// Passes on how far it is, ten times a second at most.
-struct Told<'a> {
+pub(crate) struct Told<'a> {
     progress: &'a Progress,
     what: String,
     last: Mutex<Option<Instant>>,
 }
 
-impl Told<'_> {
-    fn tell(&self, done: u64, total: Option<u64>) {
+impl<'a> Told<'a> {
+    pub(crate) fn new(progress: &'a Progress, what: String) -> Self {
+        Self { progress, what, last: Mutex::new(None) }
+    }
+
+    pub(crate) fn tell(&self, done: u64, total: Option<u64>) {
         let finished = total.is_some_and(|total| done >= total);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if finished || last.is_none_or(|last| last.elapsed() >= Duration::from_millis(100)) {

@@ -9,5 +9,6 @@ mod read;
 mod sparse;
 mod write;
 
+pub(crate) use header::BLOCK;
 pub(crate) use read::{Entry, EntryKind, TarReader};
 pub(crate) use write::{Header, HeaderKind, TarWriter};
