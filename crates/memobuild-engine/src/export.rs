@@ -11,7 +11,7 @@ use std::{
 use memobuild_image::{Descriptor, History, ImageConfig, Index, json, media, time};
 use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
-    image::{BaseLayer, StoredImage},
+    image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
     output::{self, Assembled, Dest, OutputImage},
     reference::Reference,
@@ -165,10 +165,7 @@ fn draft<'a>(
     Ok(Draft { target, value: value(target.root)?.clone(), layers, config, created })
 }
 
-fn base<'s>(
-    session: &'s Session<'_>,
-    target: &Target,
-) -> Result<Option<&'s Arc<memobuild_oci::image::BaseImage>>, EngineError> {
+fn base<'s>(session: &'s Session<'_>, target: &Target) -> Result<Option<&'s Arc<BaseImage>>, EngineError> {
     let Some(index) = target.base else { return Ok(None) };
     session.bases.get(index).map(Some).ok_or_else(|| EngineError::step("the plan names an unknown base image"))
 }
@@ -382,6 +379,19 @@ fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result
     Ok(())
 }
 
+/// Takes blobs over from a layout or archive of the user's, which may be gone when the image is wanted. What a registry
+/// has stays there.
+fn bring_blobs(session: &Session<'_>, base: &BaseImage, layers: &mut [BaseLayer]) -> Result<(), EngineError> {
+    for (index, layer) in layers.iter_mut().enumerate() {
+        if layer.origin.is_none() && layer.bundle.is_none() {
+            unless_cancelled(session)?;
+            let what = progress(session, format!("base layer {}", layer.diff_id));
+            layer.blob = Some(base.ensure_blob(index, &what).map_err(|e| failed(&e))?);
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the image in the store, under its tags: config now, compressed layers when somebody wants them.
 fn keep(
     session: &Session<'_>,
@@ -397,6 +407,11 @@ fn keep(
         Some(base) => base.layers.clone(),
         None => Vec::new(),
     };
+    if let Some(base) = base(session, draft.target)?
+        && (!names.is_empty() || session.request.outputs.iter().any(|o| o.kind == OutputKind::Image))
+    {
+        bring_blobs(session, base, &mut layers)?;
+    }
     let ids = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
