@@ -10,7 +10,7 @@ use std::{
     io::{self, Read as _, Write},
 };
 
-use memobuild_image::{Descriptor, Index, json};
+use memobuild_image::{Descriptor, Index, json, media};
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Sha256Digest};
 
@@ -18,7 +18,9 @@ use super::RuntimeError;
 use crate::{
     image::{BaseImage, Progress},
     layer::{
-        LayerError, TimestampPolicy, layer_diff_id, layer_size,
+        LayerError, TimestampPolicy,
+        decompress::Sniffed,
+        layer_diff_id, layer_size,
         tar::{Header, HeaderKind, TarWriter},
         write_layer,
     },
@@ -75,6 +77,11 @@ enum Source {
         layer: usize,
         digest: Sha256Digest,
     },
+    /// The same, unpacked on the way.
+    Unpacked {
+        layer: usize,
+        digest: Sha256Digest,
+    },
     /// A layer as plain tar.
     Tar(BundleId),
 }
@@ -96,6 +103,8 @@ pub(super) fn docker<'a>(image: &'a LoadImage<'a>, present: usize) -> Result<Arc
             continue;
         }
         let part = match &layer.blob {
+            // Daemons older than version 23 can't read it.
+            Some(blob) if blob.media_type == media::LAYER_ZSTD => unpacked(image, at, &layer.diff_id, &blob.digest)?,
             Some(blob) => Part {
                 name: path(&blob.digest),
                 size: blob.size,
@@ -125,6 +134,20 @@ fn built(image: &LoadImage<'_>, at: usize, diff_id: &Sha256Digest) -> Result<Par
     let diff = image.store.load_bundle(&bundle)?.ok_or(LayerError::NoBundle(bundle))?;
     let size = layer_size(&diff, image.store, policy)?;
     Ok(Part { name: path(diff_id), size, source: Source::Tar(bundle) })
+}
+
+/// A layer as plain tar that is there compressed.
+fn unpacked(
+    image: &LoadImage<'_>,
+    layer: usize,
+    diff_id: &Sha256Digest,
+    digest: &Sha256Digest,
+) -> Result<Part, RuntimeError> {
+    let read = |e| RuntimeError::Layer(LayerError::Read(e));
+    let mut source = Sniffed::new(blob(image, layer, digest)?).map_err(read)?;
+    // The length stands before the bytes in a tar: it is counted first.
+    let size = source.unpack(|plain| io::copy(plain, &mut io::sink())).map_err(read)?;
+    Ok(Part { name: path(diff_id), size, source: Source::Unpacked { layer, digest: *digest } })
 }
 
 /// An OCI layout with a `manifest.json` besides, as containerd writes it. Layers whose blobs `present` holds are left
@@ -164,6 +187,15 @@ pub(super) fn manifest(image: &LoadImage<'_>) -> Result<Manifest, RuntimeError> 
     }
     let made = output::assemble(image.store, &image.image.config_bytes, &layers, &BTreeMap::new(), false)?;
     Ok(Manifest { root: made.manifest, layers })
+}
+
+/// The blob of a layer, fetched where it lacks.
+fn blob(image: &LoadImage<'_>, layer: usize, digest: &Sha256Digest) -> Result<File, RuntimeError> {
+    if image.store.oci_blob_path(digest).is_none() {
+        image.image.ensure_blob(layer, &|_, _| {})?;
+    }
+    let path = image.store.oci_blob_path(digest).ok_or(output::OutputError::NoBlob(*digest))?;
+    File::open(&path).map_err(|source| RuntimeError::Read { path, source })
 }
 
 fn saved(image: &LoadImage<'_>, config: String, layers: Vec<String>) -> Result<Part, RuntimeError> {
@@ -213,9 +245,14 @@ impl Archive<'_> {
                 Source::Bytes(bytes) => tar.file(&header, bytes).map_err(send)?,
                 Source::Blob { layer, digest } => {
                     // Fetched before its header is written: what can't be had is not begun.
-                    let file = self.blob(*layer, digest)?;
+                    let file = blob(self.image, *layer, digest)?;
                     tar.header(&header).map_err(send)?;
                     tar.data(&mut file.take(part.size), part.size).map_err(send)?;
+                }
+                Source::Unpacked { layer, digest } => {
+                    let mut packed = Sniffed::new(blob(self.image, *layer, digest)?).map_err(send)?;
+                    tar.header(&header).map_err(send)?;
+                    tar.data_by(part.size, |out| packed.unpack(|plain| io::copy(plain, out))).map_err(send)?;
                 }
                 Source::Tar(bundle) => {
                     tar.header(&header).map_err(send)?;
@@ -226,15 +263,6 @@ impl Archive<'_> {
         tar.finish().map_err(send)?.flush().map_err(send)?;
         (progress)(total, Some(total));
         Ok(out.sent)
-    }
-
-    fn blob(&self, layer: usize, digest: &Sha256Digest) -> Result<File, RuntimeError> {
-        let store = self.image.store;
-        if store.oci_blob_path(digest).is_none() {
-            self.image.image.ensure_blob(layer, &|_, _| {})?;
-        }
-        let path = store.oci_blob_path(digest).ok_or(output::OutputError::NoBlob(*digest))?;
-        File::open(&path).map_err(|source| RuntimeError::Read { path, source })
     }
 
     fn layer<W: Write>(&self, bundle: &BundleId, size: u64, tar: &mut TarWriter<W>) -> Result<(), RuntimeError> {

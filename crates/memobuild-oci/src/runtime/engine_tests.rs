@@ -341,6 +341,17 @@ fn containerds_image_store_is_sent_a_whole_layout() {
 }
 
 #[test]
+fn layers_in_zstd_are_sent_as_plain_tar() {
+    let (_keep, store) = store();
+    let (_dir, _daemon, engine) = Daemon::default().start();
+    let own = layer(&store, &"zstd ".repeat(1000));
+    let packed = export_layer(&store, &own.bundle.unwrap(), Compression::Zstd { level: 3 }, TimestampPolicy::Keep);
+    let base = BaseLayer { blob: Some(packed.unwrap().blob), bundle: None, ..own };
+    let loaded = load(&engine, &store, &[base], "app").unwrap();
+    assert!(loaded.layers_sent == 1 && loaded.sent > 5000, "{loaded:?}");
+}
+
+#[test]
 fn equal_layers_are_sent_once() {
     let (_keep, store) = store();
     let (_dir, daemon, engine) = Daemon::default().start();

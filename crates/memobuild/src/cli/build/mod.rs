@@ -56,7 +56,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
             report::write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
             if let (Some(runtime), Some(kept)) = (&runtime, &outcome.kept) {
                 let line = load::built(&store, runtime, kept, mode)?;
-                if mode != ProgressMode::Quiet {
+                if !matches!(mode, ProgressMode::Quiet | ProgressMode::Rawjson) {
                     super::text::to_stderr(&line);
                 }
             }
