@@ -207,7 +207,7 @@ pub enum CompressionMethod {
 /// An image as it was left in memobuild's own store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
-    /// The image. Without names the store gives it up with the next lease that ends.
+    /// The image. Without names the store keeps it only as long as a lease lasts.
     pub image: StoredImage,
     /// Its names there.
     pub names: Vec<Reference>,

@@ -12,6 +12,8 @@ mod error;
 mod http;
 mod podman;
 mod program;
+#[cfg(test)]
+mod test_images;
 
 use std::{fmt, path::Path};
 

@@ -139,3 +139,78 @@ impl<W: Write> Write for Pipe<W> {
         self.out.flush().inspect_err(|_| self.broken = true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::runtime::{
+        archive::{self, LoadImage},
+        test_images::{image, layer, remote, store},
+    };
+
+    /// What a shell script says of an archive of about 2 MB.
+    fn fed(script: &str) -> Result<u64, RuntimeError> {
+        let (_keep, store) = store();
+        let image = image(&store, &[layer(&store, &"0123456789abcdef".repeat(128 * 1024))]);
+        let load = LoadImage { store: &store, image: &image, names: vec!["app:1".parse().unwrap()] };
+        let archive = archive::docker(&load, 0).unwrap();
+        feed("sh", &["-c", script], &archive, &|_, _| {})
+    }
+
+    #[test]
+    fn an_archive_arrives_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let sent = fed(&format!("cat > {}", path.display())).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), sent);
+        let mut archive = tar::Archive::new(fs::File::open(&path).unwrap());
+        let names = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string());
+        assert_eq!(names.filter(|name| name == "manifest.json").count(), 1);
+    }
+
+    #[test]
+    fn a_program_that_hangs_up_says_why() {
+        let error = fed("head -c 10 >/dev/null; echo no space >&2; exit 3").unwrap_err();
+        assert!(error.to_string().ends_with("failed: no space"), "{error}");
+        // Without a word, and although it was content with half of it.
+        let error = fed("exec <&-; exit 0").unwrap_err();
+        assert!(matches!(error, RuntimeError::Program { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_talks_without_end_is_not_waited_for() {
+        let error =
+            fed("head -c 1000000 /dev/zero | tr '\\0' x >&2; cat >/dev/null; echo end >&2; exit 1").unwrap_err();
+        let said = error.to_string();
+        assert!(said.ends_with("xend") && said.len() < TAIL + 100, "{said}");
+    }
+
+    #[test]
+    fn an_archive_that_can_not_be_made_is_not_taken_for_whole() {
+        let (_keep, store) = store();
+        let image = image(&store, &[layer(&store, "a"), remote("b")]);
+        let load = LoadImage { store: &store, image: &image, names: Vec::new() };
+        let archive = archive::docker(&load, 0).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("taken");
+        let script = format!("cat >/dev/null && touch {}", path.display());
+        let error = feed("sh", &["-c", &script], &archive, &|_, _| {}).unwrap_err();
+        assert!(!error.is_runtimes(), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn programs_are_looked_for_on_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tool");
+        fs::write(&path, "").unwrap();
+        let found = dir.path().display().to_string();
+        let vars = move |name: &str| (name == "PATH").then(|| format!("/nowhere:{found}"));
+        assert!(!is_there(&vars, "tool"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_there(&vars, "tool"));
+        assert!(matches!(ask("/nowhere/tool", &[]), Err(RuntimeError::Run { .. })));
+    }
+}
