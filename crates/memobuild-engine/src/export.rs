@@ -20,8 +20,8 @@ use memobuild_plan::model::Target;
 use memobuild_tree::{BundleId, Sha256Digest, codec};
 
 use crate::{
-    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session, step,
-    value::Value,
+    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Output, OutputKind, session::Session,
+    step, value::Value,
 };
 
 /// One image before its layers are written.
@@ -412,14 +412,14 @@ fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result
     Ok(())
 }
 
-/// Layers out of a directory or archive, which may be gone when the image is next used, become the store's own.
-fn bring_files(session: &Session<'_>, base: &BaseImage, layers: &mut [BaseLayer]) -> Result<(), EngineError> {
-    for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.origin.is_none()) {
-        unless_cancelled(session)?;
-        let what = progress(session, format!("base layer {}", layer.diff_id));
-        match &layer.blob {
-            Some(_) => drop(base.ensure_blob(index, &what).map_err(|e| failed(&e))?),
-            None => layer.bundle = Some(base.ensure_layer(index, &what).map_err(|e| failed(&e))?),
+/// Takes blobs over from a layout or archive of the user's, which may be gone when the image is wanted. What a registry
+/// has stays there.
+fn bring_blobs(session: &Session<'_>, base: &BaseImage, layers: &mut [BaseLayer]) -> Result<(), EngineError> {
+    for (index, layer) in layers.iter_mut().enumerate() {
+        if layer.origin.is_none() && layer.bundle.is_none() {
+            unless_cancelled(session)?;
+            let what = progress(session, format!("base layer {}", layer.diff_id));
+            layer.blob = Some(base.ensure_blob(index, &what).map_err(|e| failed(&e))?);
         }
     }
     Ok(())
@@ -440,8 +440,10 @@ fn keep(
         Some(base) => base.layers.clone(),
         None => Vec::new(),
     };
-    if let (Some(base), false) = (base(session, draft.target)?, names.is_empty()) {
-        bring_files(session, base, &mut layers)?;
+    if let Some(base) = base(session, draft.target)?
+        && (!names.is_empty() || session.request.outputs.iter().any(|o| o.kind == OutputKind::Image))
+    {
+        bring_blobs(session, base, &mut layers)?;
     }
     let ids = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
@@ -462,11 +464,12 @@ fn keep(
         outcome.config = Some(digest);
     }
     outcome.names = names.iter().map(Reference::familiar).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
     let elsewhere = draft.layers.iter().any(|bundle| !session.store.holds_bundle(bundle));
     let caches = if elsewhere { session.share.places() } else { Vec::new() };
-    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0, caches };
-    stored.tag(session.store, names).map_err(|e| failed(&e))
+    let image = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0, caches };
+    if !names.is_empty() {
+        image.tag(session.store, names).map_err(|e| failed(&e))?;
+    }
+    outcome.kept = Some(Kept { image, names: names.to_vec() });
+    Ok(())
 }

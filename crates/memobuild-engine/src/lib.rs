@@ -32,5 +32,5 @@ pub use memobuild_cache::Place as CachePlace;
 pub use memobuild_sandbox::Cancel;
 pub use request::{
     BuildOutcome, BuildRequest, CacheTarget, Compression, CompressionMethod, ContextInput, Destination,
-    DockerfileInput, Output, OutputKind, SandboxChoice, SecretSource,
+    DockerfileInput, Kept, Output, OutputKind, SandboxChoice, SecretSource,
 };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use memobuild_cache::Place;
-use memobuild_oci::registry::RegistryOptions;
+use memobuild_oci::{image::StoredImage, reference::Reference, registry::RegistryOptions};
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
@@ -246,8 +246,17 @@ impl CompressionMethod {
     }
 }
 
+/// An image as it was left in memobuild's own store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// The image. Without names the store keeps it only as long as a lease lasts.
+    pub image: StoredImage,
+    /// Its names there.
+    pub names: Vec<Reference>,
+}
+
 /// What a build gave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BuildOutcome {
     /// The manifest's digest, or the index's where there are several platforms. None if only files were written out.
     pub image: Option<Sha256Digest>,
@@ -257,6 +266,8 @@ pub struct BuildOutcome {
     pub descriptor: Option<(String, u64)>,
     /// Names under which it can be found now.
     pub names: Vec<String>,
+    /// The image in memobuild's own store, where it was put there.
+    pub kept: Option<Kept>,
     /// Each step and how it ended.
     pub steps: Vec<StepReport>,
     /// From begin to end.

@@ -17,7 +17,7 @@ use super::{
     LayerError,
     compress::{self, Compression, compress},
     decompress::Sniffed,
-    tar::{Header, HeaderKind, TarWriter},
+    tar::{BLOCK, Header, HeaderKind, TarWriter},
 };
 
 /// What is done to modification times. Fractions of seconds are always cut off, as containerd does it.
@@ -243,9 +243,40 @@ fn write(
     out: &mut dyn Write,
     whiteouts: bool,
 ) -> Result<(), LayerError> {
-    let mut export = Export { tar: TarWriter::new(out), store, policy, whiteouts, first: HashMap::new() };
+    let mut export =
+        Export { tar: TarWriter::new(out), store, policy, whiteouts, first: HashMap::new(), unwritten: None };
     export.dir(&diff.root, &mut Vec::new())?;
     export.tar.finish().map(drop).map_err(LayerError::Write)
+}
+
+/// Bytes that [`write_layer`] would write. No file is read for it.
+pub(crate) fn layer_size(diff: &Diff, store: &Store, policy: TimestampPolicy) -> Result<u64, LayerError> {
+    let mut heads = Length(0);
+    let mut export = Export {
+        tar: TarWriter::new(&mut heads),
+        store,
+        policy,
+        whiteouts: true,
+        first: HashMap::new(),
+        unwritten: Some(0),
+    };
+    export.dir(&diff.root, &mut Vec::new())?;
+    let data = export.unwritten.unwrap_or_default();
+    export.tar.finish().map(drop).map_err(LayerError::Write)?;
+    Ok(heads.0 + data)
+}
+
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Export<'a, 'w> {
@@ -255,6 +286,8 @@ struct Export<'a, 'w> {
     whiteouts: bool,
     /// The first path of each group of hard links.
     first: HashMap<LinkId, Vec<u8>>,
+    /// Only lengths are wanted: bytes of file data so far, padding included, that were left out.
+    unwritten: Option<u64>,
 }
 
 impl Export<'_, '_> {
@@ -336,6 +369,10 @@ impl Export<'_, '_> {
         let header = Header { size: file.size, ..self.with_meta(at, HeaderKind::File, &file.meta) };
         self.tar.header(&header).map_err(|e| cannot(at, e))?;
         if file.size == 0 {
+            return Ok(());
+        }
+        if let Some(unwritten) = &mut self.unwritten {
+            *unwritten += file.size.next_multiple_of(BLOCK as u64);
             return Ok(());
         }
         let content = self.store.content(&file.content)?;

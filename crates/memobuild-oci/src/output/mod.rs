@@ -19,6 +19,7 @@ use memobuild_store::Store;
 
 pub use dest::Dest;
 pub use error::OutputError;
+pub(crate) use layout::{LAYOUT, Saved, entries};
 pub use layout::{write_docker, write_oci};
 pub use local::write_local;
 pub use push::{Push, Recipe, Report};

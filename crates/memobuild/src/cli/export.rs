@@ -33,13 +33,14 @@ const EXAMPLES: &str = "\
 Examples:
   An OCI archive:
     memobuild export app -o type=oci,dest=app.tar
-  What `docker load` takes:
+  What `docker load` takes (`memobuild load` sends less):
     memobuild export app -o type=docker | docker load
   The root file system, in a directory:
     memobuild export app -o rootfs";
 
 pub(crate) fn run(args: &ExportArgs) -> CliResult {
-    let to_stdout = args.output.dest == Some(Destination::Stdout);
+    let to_stdout =
+        matches!(args.output.dest, None | Some(Destination::Stdout)) && args.output.kind != OutputKind::Image;
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Failure::usage("the image would be written to the terminal")
             .with_hint("give --output a dest=FILE, or send standard output to a file or a pipe"));

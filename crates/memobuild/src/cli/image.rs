@@ -79,8 +79,18 @@ pub(crate) fn registries() -> Result<Registries, Failure> {
 
 /// The image with its layers, those that lie on a registry or in a shared cache included.
 pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<Opened, Failure> {
-    let caches = join_caches(store, &named.image, registries);
-    let base = from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)?;
+    opened_as(store, &named.image, &named.name.familiar(), registries)
+}
+
+/// The same of an image without a name of its own; `shown` is for messages.
+pub(crate) fn opened_as(
+    store: &Store,
+    image: &StoredImage,
+    shown: &str,
+    registries: &Registries,
+) -> Result<Opened, Failure> {
+    let caches = join_caches(store, image, registries);
+    let base = from_stored(image, shown, store, registries).map_err(failure)?;
     let base = Arc::new(base);
     Ok(Opened { _layers: store.add_provider(base.clone()), base, _caches: caches })
 }

@@ -19,6 +19,7 @@ mod graph;
 mod image;
 mod images;
 mod inspect;
+mod load;
 mod planning;
 mod progress_of;
 mod prune;
@@ -73,6 +74,7 @@ enum Command {
     Pull(pull::PullArgs),
     Push(push::PushArgs),
     Verify(Box<verify::VerifyArgs>),
+    Load(load::LoadArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -108,6 +110,7 @@ fn run(command: Command) -> CliResult {
         Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Verify(args) => verify::run(*args),
+        Command::Load(args) => load::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -38,6 +38,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, help_heading = "Image")]
     pub(crate) push: bool,
 
+    /// Give the image to docker, podman or containerd, as `memobuild load` does; short for --output type=docker
+    #[arg(long, help_heading = "Image")]
+    pub(crate) load: bool,
+
     /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH; a bare path is a directory, - a tar on
     /// standard output [default: the image stays in memobuild's store]
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = values::output, help_heading = "Image")]
@@ -151,6 +155,8 @@ Examples:
   Write the root file system of stage `bin` to ./out, or as a tar:
     memobuild build --target bin -o out .
     memobuild build --target bin -o - . | tar -t
+  Build for docker, or what `memobuild load` finds instead of it:
+    memobuild build -t app --load .
   Build and push:
     memobuild build -t registry.example/app:1 --push .
   Share results with other machines through a registry:
