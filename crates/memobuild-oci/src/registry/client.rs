@@ -188,6 +188,11 @@ impl Target<'_> {
         known.entry(self.registry.to_owned()).or_insert_with(|| self.inner.config.for_registry(self.registry)).clone()
     }
 
+    /// The next time docker's configuration, or a helper that gives what holds for some hours only, is asked anew.
+    pub(super) fn forget_credentials(&self) {
+        lock(&self.inner.credentials).remove(self.registry);
+    }
+
     /// A token that the registry is shown without being asked for one.
     pub(super) fn fixed_token(&self) -> Option<Granted> {
         match self.inner.options.login(self.registry)? {

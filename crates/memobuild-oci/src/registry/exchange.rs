@@ -167,7 +167,12 @@ impl Target<'_> {
             // One that was just fetched and is no good will not get better, unless others have used it up.
             if fetched && !challenges.iter().any(Challenge::is_stale) {
                 *current = None;
+                self.forget_credentials();
                 return Ok(answer);
+            }
+            // A name and password that were good before.
+            if known.is_some() && challenges.contains(&Challenge::Basic) {
+                self.forget_credentials();
             }
             match self.authorize(&challenges, &wanted)? {
                 Outcome::Granted(granted) => known = Some(current.insert(granted).clone()),
@@ -175,6 +180,7 @@ impl Target<'_> {
                     *current = None;
                     answer.with_credentials |= self.credentials().is_some();
                     answer.words = words;
+                    self.forget_credentials();
                     return Ok(answer);
                 }
             }

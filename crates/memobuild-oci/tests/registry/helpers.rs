@@ -18,12 +18,12 @@ fn helper(dir: &Path, name: &str, script: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Runs this test again in a process of its own, whose PATH has the helpers.
-fn asks_as(dir: &Path, config: &str, host: &str) -> String {
+/// Runs a test again in a process of its own, whose PATH has the helpers; what it prints as its result.
+fn again(test: &str, dir: &Path, config: &str, host: &str) -> String {
     fs::write(dir.join("config.json"), config).unwrap();
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helpers::helpers_are_asked", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env("PATH", path)
         .env(INNER, format!("{} {host}", dir.display()))
         .output()
@@ -31,6 +31,10 @@ fn asks_as(dir: &Path, config: &str, host: &str) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let result = text.lines().find_map(|l| l.split_once("result: ").map(|(_, r)| r.to_owned()));
     result.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn asks_as(dir: &Path, config: &str, host: &str) -> String {
+    again("helpers::helpers_are_asked", dir, config, host)
 }
 
 #[test]
@@ -78,4 +82,28 @@ fn helpers_are_asked() {
         let config = format!(r#"{{"credsStore":"{store}","auths":{{"{host}":{{"auth":"Y2k6c2VjcmV0"}}}}}}"#);
         assert_eq!(asks_as(dir.path(), &config, host), "let in", "{store}");
     }
+}
+
+/// What a helper gives may hold for some hours only.
+#[test]
+fn a_helper_is_asked_anew_when_its_answer_no_longer_holds() {
+    if let Ok(inner) = std::env::var(INNER) {
+        let (dir, _) = inner.rsplit_once(' ').unwrap();
+        let strict = Strict::new(Options { auth: Auth::Basic("ci", "first"), ..Options::default() });
+        let options = RegistryOptions { docker_config: Some(dir.into()), ..RegistryOptions::default() };
+        let registries = Registries::new(options);
+        let name: Reference = format!("{}/a:1", strict.host).parse().unwrap();
+        fs::write(Path::new(dir).join("secret"), "first").unwrap();
+        registries.find_manifest(&name).unwrap();
+        strict.set(|o| o.auth = Auth::Basic("ci", "second"));
+        fs::write(Path::new(dir).join("secret"), "second").unwrap();
+        println!("\nresult: {:?}", registries.find_manifest(&name).map_err(|e| e.to_string()));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    let script = format!(r#"printf '{{"Username":"ci","Secret":"%s"}}' "$(cat {})""#, secret.display());
+    helper(dir.path(), "hours", &script);
+    let test = "helpers::a_helper_is_asked_anew_when_its_answer_no_longer_holds";
+    assert_eq!(again(test, dir.path(), r#"{"credsStore":"hours"}"#, "-"), "Ok(None)");
 }

@@ -247,6 +247,8 @@ fn mirrors_get_their_own_credentials_and_a_path() {
     registries.manifest(&at(&own, "base:1")).unwrap();
     assert_eq!(own.log().len(), 0);
     assert_eq!(scopes(&mirror), ["repository:hub/base:pull"]);
+    let shown = mirror.log().into_iter().filter_map(|l| l.authorization.filter(|a| a.starts_with("Basic ")));
+    assert_eq!(shown.collect::<Vec<_>>(), ["Basic Y2k6c2VjcmV0"]);
     // What the mirror lacks is there.
     registries.manifest(&at(&own, "base:2")).unwrap();
     assert!(!own.log().is_empty());
