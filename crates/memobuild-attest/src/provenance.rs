@@ -1,4 +1,4 @@
-//! Provenance: how an image came to be, as an SLSA provenance v1 predicate (https://slsa.dev/spec/v1.1/provenance).
+//! Provenance: how an image came to be, as an SLSA provenance v1 predicate (<https://slsa.dev/spec/v1.1/provenance>).
 //!
 //! Where BuildKit has a place for something it is there too, under the same name, so that what reads BuildKit's
 //! provenance reads this: `docker buildx imagetools inspect`, policies, scanners. `docs/provenance.md` says what is where.

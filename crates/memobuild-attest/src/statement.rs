@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::purl;
 
-/// The type of a statement. BuildKit wrote `Statement/v0.1` until 0.26; readers know both.
+/// The type of a statement. BuildKit wrote `Statement/v0.1` before 0.31; its readers know both.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// What a statement is about.

@@ -1,5 +1,5 @@
 //! Licences of Debian packages: copyright files in the machine-readable format
-//! (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/, known as DEP-5).
+//! (<https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>, known as DEP-5).
 
 use super::{License, stanza};
 

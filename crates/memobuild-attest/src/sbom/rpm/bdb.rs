@@ -1,4 +1,4 @@
-//! `Packages`: a hash database of Berkeley DB's, which rpm used up to 4.16 (rpm's `lib/backend/bdb_ro.cc`). Its pages are
+//! `Packages`: a hash database of Berkeley DB's, which rpm wrote before 4.16 (rpm's `lib/backend/bdb_ro.cc`). Its pages are
 //! looked through in turn: which bucket a header is in does not matter. Numbers are in the order of the machine that
 //! wrote them, which the magic number shows.
 
