@@ -121,9 +121,10 @@ impl RuntimeError {
             Self::NotFound(_) => Some(
                 "start one, or write the image to a file: memobuild export IMAGE --output type=docker,dest=FILE".into(),
             ),
-            Self::Missing { kind: RuntimeKind::Containerd, .. } => {
-                Some("ctr comes with containerd, and nerdctl does the same".into())
-            }
+            Self::Missing { kind: RuntimeKind::Containerd, .. } => Some(
+                "start it, or say where it listens with CONTAINERD_ADDRESS; ctr or nerdctl has to be on the PATH"
+                    .into(),
+            ),
             Self::Missing { .. } => Some("start it, or choose another with --to".into()),
             Self::Address { .. } => Some("what works is unix:///PATH and tcp://HOST:PORT without TLS".into()),
             Self::Store(e) => e.hint(),
