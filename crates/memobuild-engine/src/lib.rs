@@ -4,6 +4,8 @@
 //! Called by the binary (and by whoever uses memobuild as a library). It knows nothing of flags and terminals.
 #![forbid(unsafe_code)]
 
+mod annotate;
+mod attest;
 mod bases;
 mod build;
 mod chmod;
@@ -21,10 +23,14 @@ mod resolve;
 mod schedule;
 mod session;
 mod share;
+#[cfg(feature = "sign")]
+pub mod sign;
 mod step;
 mod users;
 mod value;
 
+pub use annotate::{Annotation, Level};
+pub use attest::{Attestations, Provenance};
 pub use build::{Foreseen, Reach, build, dry_run, foresee};
 pub use error::EngineError;
 pub use history::StepReport;

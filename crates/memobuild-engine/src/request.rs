@@ -7,7 +7,7 @@ use memobuild_oci::{image::StoredImage, reference::Reference, registry::Registry
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
-use crate::StepReport;
+use crate::{Annotation, Attestations, StepReport};
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -27,7 +27,9 @@ pub struct BuildRequest {
     /// `--output`; empty: the image stays in memobuild's own store.
     pub outputs: Vec<Output>,
     /// `--annotation`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Vec<Annotation>,
+    /// `--provenance`, `--sbom`, `--attest`.
+    pub attestations: Attestations,
     /// `--sandbox`.
     pub sandbox: SandboxChoice,
     /// `--pull`: ask the registry even for images already here.
@@ -43,6 +45,9 @@ pub struct BuildRequest {
     pub parallelism: Option<usize>,
     /// How registries are spoken to.
     pub registries: RegistryOptions,
+    /// `--sign`: the key that pushed images are signed with.
+    #[cfg(feature = "sign")]
+    pub sign: Option<std::sync::Arc<memobuild_attest::sign::PrivateKey>>,
     /// `--cache-from`.
     pub cache_from: Vec<Place>,
     /// `--cache-to`.
@@ -74,7 +79,8 @@ impl Default for BuildRequest {
             ssh: BTreeMap::new(),
             tags: Vec::new(),
             outputs: Vec::new(),
-            annotations: BTreeMap::new(),
+            annotations: Vec::new(),
+            attestations: Attestations::default(),
             sandbox: SandboxChoice::default(),
             pull: false,
             reproducible: false,
@@ -82,6 +88,8 @@ impl Default for BuildRequest {
             max_age: None,
             parallelism: None,
             registries: RegistryOptions::default(),
+            #[cfg(feature = "sign")]
+            sign: None,
             cache_from: Vec::new(),
             cache_to: Vec::new(),
         }
@@ -160,7 +168,7 @@ pub struct Output {
     /// `tar=`; none: a tar where `dest` is a file, else a directory.
     pub tar: Option<bool>,
     /// `annotation.*=`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Vec<Annotation>,
 }
 
 impl Output {
@@ -175,7 +183,7 @@ impl Output {
             rewrite_timestamp: false,
             oci_mediatypes: None,
             tar: None,
-            annotations: BTreeMap::new(),
+            annotations: Vec::new(),
         }
     }
 }

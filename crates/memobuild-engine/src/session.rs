@@ -1,7 +1,7 @@
 //! What all steps of one build share.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -14,7 +14,9 @@ use memobuild_store::{Provided, ScratchDir, Store};
 use memobuild_tree::{Change, Diff, DirChange, File, KeyDigest, Mtime, Node, Tree};
 
 use crate::{
-    BuildRequest, EngineError, SandboxChoice, StepReport, bases,
+    BuildRequest, EngineError, SandboxChoice, StepReport,
+    attest::Fetched,
+    bases,
     contexts::Contexts,
     history::{self, BuildRecord, Outcome, Seen},
     memo::facts::{Known, Sets},
@@ -41,6 +43,10 @@ pub(crate) struct Session<'a> {
     pub(crate) commit_epoch: Option<i64>,
     pub(crate) path_sets: Sets,
     pub(crate) share: &'a Share,
+    /// When the build began.
+    pub(crate) started: SystemTime,
+    /// What sources from outside yielded, by step.
+    fetched: Mutex<BTreeMap<StepId, Fetched>>,
     /// Steps that run though their results are known, because their files look too old to a later step.
     forced: Mutex<BTreeSet<StepId>>,
     sandbox: OnceLock<Result<Running, String>>,
@@ -101,6 +107,8 @@ impl<'a> Session<'a> {
             commit_epoch,
             path_sets: Sets::default(),
             share,
+            started: SystemTime::now(),
+            fetched: Mutex::default(),
             forced: Mutex::default(),
             sandbox,
             starting,
@@ -117,6 +125,16 @@ impl<'a> Session<'a> {
 
     pub(crate) fn emit(&self, event: TraceEvent) {
         self.observer.event(event);
+    }
+
+    /// Remembers what a source yielded.
+    pub(crate) fn note_fetched(&self, step: StepId, fetched: Fetched) {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(step, fetched);
+    }
+
+    /// What a source yielded.
+    pub(crate) fn fetched(&self, step: StepId) -> Option<Fetched> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).get(&step).cloned()
     }
 
     /// All that a step stands on, directly or not.

@@ -8,7 +8,7 @@ use memobuild_plan::model::{Git, Http, Op, Step, StepId};
 use memobuild_store::scan::{Everything, scan};
 use memobuild_tree::{BundleId, Diff, DirChange, File, KeyHasher, Meta, Mtime, Node, Tree};
 
-use crate::{EngineError, bases, contexts::Scanned, session::Session, value::Value};
+use crate::{EngineError, attest::Fetched, bases, contexts::Scanned, session::Session, value::Value};
 
 /// Yields the tree of a step that has no parent. One that an image stands on, and that is no image itself, comes with
 /// the change that makes it from nothing: that is the image's lowest layer.
@@ -37,8 +37,8 @@ fn source(session: &Session<'_>, step: &Step) -> Result<Arc<Value>, EngineError>
             let scanned = session.contexts.get(session.store, session.plan, *index)?;
             Ok(Value::ready(scanned.tree.clone(), None))
         }
-        Op::Http(http) => fetch(session, http),
-        Op::Git(git) => clone(session, git),
+        Op::Http(http) => fetch(session, step.id, http),
+        Op::Git(git) => clone(session, step.id, git),
         Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => Err(EngineError::step("a step with a parent is no source")),
     }
 }
@@ -87,13 +87,14 @@ pub(super) fn bring(
     Ok(Some(writer.finish(&diff)?))
 }
 
-fn fetch(session: &Session<'_>, request: &Http) -> Result<Arc<Value>, EngineError> {
+fn fetch(session: &Session<'_>, step: StepId, request: &Http) -> Result<Arc<Value>, EngineError> {
     let checksum = match &request.checksum {
         Some(text) => Some(text.parse().map_err(|e| EngineError::step(format!("--checksum: {e}")))?),
         None => None,
     };
     let fetched = http::fetch(&request.url, checksum.as_ref(), session.store)
         .map_err(|e| EngineError::chain(FailureKind::Registry, &e))?;
+    session.note_fetched(step, Fetched::Http { url: request.url.clone(), content: fetched.content });
     let mtime = fetched.mtime.map_or_else(|| session.now(), |secs| Mtime::pinned(secs, 0));
     let meta = Meta::new(0o600, mtime);
     let file = Node::File(File { meta, size: fetched.size, content: fetched.content, link: None });
@@ -130,7 +131,7 @@ fn is_commit(text: &str) -> bool {
 
 /// Fetches one commit and yields its tree. The commit alone decides the content, so that a known one is not fetched
 /// again.
-fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError> {
+fn clone(session: &Session<'_>, step: StepId, request: &Git) -> Result<Arc<Value>, EngineError> {
     let Git { remote, reference, subdir, keep_git_dir, checksum, skip_submodules, fetch_by_commit, commit_mtime } =
         request;
     if remote.starts_with('-') || reference.as_ref().is_some_and(|r| r.starts_with('-')) {
@@ -157,9 +158,12 @@ fn clone(session: &Session<'_>, request: &Git) -> Result<Arc<Value>, EngineError
     {
         return Err(EngineError::step(format!("expected checksum to match {commit}, got {sum}")));
     }
+    let url = reference.as_ref().map_or_else(|| remote.clone(), |reference| format!("{remote}#{reference}"));
+    session.note_fetched(step, Fetched::Git { url, commit: commit.clone() });
     let mut key = KeyHasher::new("memobuild.git.v1");
     let key = key.value(remote).value(&commit).value(subdir).value(keep_git_dir);
     let key = key.value(skip_submodules).value(commit_mtime).finish();
+    session.share.note_general([("git", key)]);
     if let Some(bytes) = session.store.record_get("git", &key)?
         && let Ok(id) = <[u8; 32]>::try_from(bytes)
         && let Some(diff) = session.store.load_bundle(&memobuild_tree::BundleId::from_bytes(id))?

@@ -39,6 +39,8 @@ pub struct Push<'a> {
     pub bases: Vec<&'a BaseImage>,
     /// Layers that are made only if the registry lacks them.
     pub recipes: BTreeMap<Sha256Digest, Recipe>,
+    /// Manifests that point to the image or to parts of it, to be pushed behind it.
+    pub referrers: Vec<Descriptor>,
 }
 
 /// How a layer's blob is made.
@@ -53,7 +55,7 @@ pub struct Recipe {
 }
 
 /// How much of an image had to be sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Blobs that were sent.
     pub sent: u64,
@@ -61,6 +63,8 @@ pub struct Report {
     pub mounted: u64,
     /// Blobs that were there.
     pub present: u64,
+    /// Why a registry did not take referrers: the image is there without them.
+    pub refused: Option<String>,
 }
 
 /// What a root leads to.
@@ -97,11 +101,14 @@ impl Push<'_> {
     pub fn to(&self, names: &[Reference], progress: Progress<'_>) -> Result<Report, OutputError> {
         let mut parts = Parts::default();
         parts.add(self.store, self.root)?;
+        let mut pointing = Parts::default();
+        self.referrers.iter().try_for_each(|referrer| pointing.add(self.store, referrer))?;
         let mut report = Report::default();
         let mut done: Vec<(&str, &str)> = Vec::new();
         for name in names {
             let place = (name.registry.as_str(), name.repository.as_str());
-            if !done.contains(&place) {
+            let first = !done.contains(&place);
+            if first {
                 self.blobs(&parts, name, &mut report, progress)?;
                 done.push(place);
             }
@@ -111,8 +118,23 @@ impl Push<'_> {
                 let to = Reference { tag, digest: None, ..name.clone() };
                 self.registries.push_manifest(&to, &bytes, document)?;
             }
+            if first && let Err(error) = self.point(&pointing, name) {
+                report.refused.get_or_insert(error.to_string());
+            }
         }
         Ok(report)
+    }
+
+    /// Pushes what points to the image, once that is there.
+    fn point(&self, pointing: &Parts, name: &Reference) -> Result<(), OutputError> {
+        let to = Reference { tag: None, digest: None, ..name.clone() };
+        for blob in pointing.blobs.values() {
+            self.blob(&to, blob, &|_, _| {})?;
+        }
+        for document in &pointing.documents {
+            self.registries.push_manifest(&to, &read(self.store, &document.digest)?, document)?;
+        }
+        Ok(())
     }
 
     fn blobs(
@@ -125,7 +147,7 @@ impl Push<'_> {
         let blobs: Vec<&Descriptor> = parts.blobs.values().collect();
         let total: u64 = blobs.iter().map(|blob| blob.size).sum();
         let arrived: Vec<AtomicU64> = blobs.iter().map(|_| AtomicU64::new(0)).collect();
-        let (next, outcome) = (AtomicUsize::new(0), Mutex::new(Ok(*report)));
+        let (next, outcome) = (AtomicUsize::new(0), Mutex::new(Ok(report.clone())));
         let work = || {
             let outcome = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
             while let (at, Some(blob)) = {

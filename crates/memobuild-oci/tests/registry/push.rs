@@ -56,7 +56,8 @@ pub(crate) fn push_with(
 ) -> Result<Report, OutputError> {
     let names: Vec<Reference> = names.iter().map(|n| n.parse().unwrap()).collect();
     let registries = Registries::new(options);
-    Push { store, registries: &registries, root, bases: vec![base], recipes: BTreeMap::new() }.to(&names, &|_, _| ())
+    Push { store, registries: &registries, root, bases: vec![base], recipes: BTreeMap::new(), referrers: vec![] }
+        .to(&names, &|_, _| ())
 }
 
 /// What skopeo, another implementation, reads there: the manifest's bytes.

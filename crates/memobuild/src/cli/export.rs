@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Args;
-use memobuild_engine::{Destination, Output, OutputKind};
+use memobuild_engine::{Destination, Level, Output, OutputKind};
 use memobuild_image::{Descriptor, ImageConfig, json, media};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
@@ -57,7 +57,10 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
         }
         OutputKind::Oci | OutputKind::Docker => {
             let base = base(&store, &named)?;
-            let manifest = assemble(&store, &named, &base, &args.output.annotations, Some(&args.output))?;
+            let annotations = &args.output.annotations;
+            let own = annotations.iter().filter(|a| a.level == Level::Manifest);
+            let own = own.map(|a| (a.key.clone(), a.value.clone())).collect();
+            let manifest = assemble(&store, &named, &base, &own, Some(&args.output))?;
             let config = config(&store, &named)?;
             let mut names = vec![named.name.clone().with_default_tag()];
             if !args.output.names.is_empty() {

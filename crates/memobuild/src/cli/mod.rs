@@ -25,6 +25,8 @@ mod progress_of;
 mod prune;
 mod pull;
 mod push;
+#[cfg(feature = "sign")]
+mod sign;
 mod signals;
 mod source;
 mod text;
@@ -74,6 +76,8 @@ enum Command {
     Pull(pull::PullArgs),
     Push(push::PushArgs),
     Verify(Box<verify::VerifyArgs>),
+    #[cfg(feature = "sign")]
+    Sign(sign::SignArgs),
     Load(load::LoadArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
@@ -110,6 +114,8 @@ fn run(command: Command) -> CliResult {
         Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Verify(args) => verify::run(*args),
+        #[cfg(feature = "sign")]
+        Command::Sign(args) => sign::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),

@@ -66,8 +66,14 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
     let told = Told::new(&progress, format!("pushing {what}"));
-    let push =
-        Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base], recipes: BTreeMap::new() };
+    let push = Push {
+        store: &store,
+        registries: &registries,
+        root: &manifest,
+        bases: vec![&base],
+        recipes: BTreeMap::new(),
+        referrers: vec![],
+    };
     let report = push.to(&names, &|done, total| told.tell(done, total));
     progress.finish();
     let report = report.map_err(export::output_failure)?;
@@ -83,7 +89,7 @@ fn pushed(names: &[Reference], manifest: &Descriptor, report: &Report) -> String
     for name in names {
         out.push_str(&format!("{}@{}\n", name.familiar(), manifest.digest));
     }
-    let Report { sent, mounted, present } = report;
+    let Report { sent, mounted, present, .. } = report;
     out.push_str(&format!(
         "{sent} blobs sent, {mounted} taken over from other repositories, {present} already there\n"
     ));

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use memobuild_engine::{CachePlace, CacheTarget, ContextInput, Output, SandboxChoice, SecretSource};
+use memobuild_engine::{Annotation, CachePlace, CacheTarget, ContextInput, Output, SandboxChoice, SecretSource};
 use memobuild_plan::model::Network;
 
 use crate::{
-    cli::{planning::PlanFlags, values},
+    cli::{
+        planning::PlanFlags,
+        values::{self, Attest},
+    },
     progress::ProgressMode,
 };
 
@@ -30,9 +33,30 @@ pub(crate) struct BuildArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label, help_heading = "Image")]
     pub(crate) labels: Vec<(String, String)>,
 
-    /// Annotation of the manifest
+    /// Annotation, as [LEVEL:]KEY=VALUE; LEVEL is manifest, manifest[PLATFORM], manifest-descriptor, index or
+    /// index-descriptor, or several with commas [default: manifest]
     #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = values::annotation, help_heading = "Image")]
-    pub(crate) annotations: Vec<(String, String)>,
+    pub(crate) annotations: Vec<Vec<Annotation>>,
+
+    /// Say in the image how it came to be (SLSA provenance v1): true, false, mode=min|max, builder-id=URL; max tells
+    /// values of build arguments too
+    #[arg(long, value_name = "PROVENANCE", value_parser = values::provenance, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", help_heading = "Image")]
+    pub(crate) provenance: Option<Attest>,
+
+    /// List in the image which packages are in it (SPDX): true or false
+    #[arg(long, value_name = "BOOL", value_parser = values::sbom, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", help_heading = "Image")]
+    pub(crate) sbom: Option<Attest>,
+
+    /// The same in one: type=provenance,mode=max or type=sbom
+    #[arg(long, value_name = "ATTESTATION", value_parser = values::attest, help_heading = "Image")]
+    pub(crate) attest: Vec<Attest>,
+
+    /// Sign what is pushed with this key, as cosign does; COSIGN_PASSWORD opens it
+    #[cfg(feature = "sign")]
+    #[arg(long, value_name = "KEY", help_heading = "Image")]
+    pub(crate) sign: Option<PathBuf>,
 
     /// Push the image to the registries that its names name; short for --output type=registry
     #[arg(long, help_heading = "Image")]
@@ -162,6 +186,8 @@ Examples:
   Share results with other machines through a registry:
     memobuild build --cache-from registry.example/app:cache \\
       --cache-to type=registry,ref=registry.example/app:cache,mode=max .
+  Say what is in it and how it came to be, and sign that:
+    memobuild build -t registry.example/app:1 --sbom --provenance=max --sign cosign.key --push .
   Give arguments, secrets and base images:
     memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
     memobuild build --build-context busybox=oci-layout://base .

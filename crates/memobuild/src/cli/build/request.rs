@@ -1,11 +1,11 @@
 //! Arguments to a [`BuildRequest`]. Checks what clap can't: how arguments go together.
 
-use memobuild_engine::{BuildRequest, ContextInput, DockerfileInput, Output, OutputKind, SandboxChoice};
+use memobuild_engine::{Attestations, BuildRequest, ContextInput, DockerfileInput, Output, OutputKind, SandboxChoice};
 use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
 use super::args::{BuildArgs, Entitlement};
-use crate::cli::{Failure, config};
+use crate::cli::{Failure, config, values::Attest};
 
 pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
     let dockerfile = dockerfile(&args)?;
@@ -45,6 +45,20 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         return Err(Failure::usage("there is no name to push under")
             .with_hint("give one: -t REGISTRY/NAME:TAG, or set MEMOBUILD_REGISTRY and MEMOBUILD_REPO"));
     }
+    let mut attestations = Attestations::default();
+    for attest in args.attest.into_iter().chain(args.provenance).chain(args.sbom) {
+        match attest {
+            Attest::Provenance(wanted) => attestations.provenance = wanted,
+            Attest::Sbom(wanted) => attestations.sbom = wanted,
+        }
+    }
+    #[cfg(feature = "sign")]
+    let sign = match &args.sign {
+        Some(_) if !outputs.iter().any(|o| o.push) => {
+            return Err(Failure::usage("--sign goes with --push: signatures are kept in the registry"));
+        }
+        key => key.as_deref().map(crate::cli::sign::private_key).transpose()?.map(std::sync::Arc::new),
+    };
     Ok(BuildRequest {
         context: args.context,
         dockerfile,
@@ -53,7 +67,10 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         ssh: args.ssh.into_iter().collect(),
         tags: args.tags,
         outputs,
-        annotations: args.annotations.into_iter().collect(),
+        annotations: args.annotations.into_iter().flatten().collect(),
+        attestations,
+        #[cfg(feature = "sign")]
+        sign,
         sandbox: SandboxChoice::from(args.sandbox),
         pull: args.pull,
         reproducible: args.reproducible,

@@ -2,6 +2,7 @@
 //! says what was expected. Called by clap while it reads the arguments; these functions look at files only where the
 //! argument names one that must exist.
 
+mod attest;
 mod cache;
 mod context;
 mod csv;
@@ -12,6 +13,7 @@ mod secret;
 mod size;
 mod ulimit;
 
+pub(crate) use attest::{Attest, attest, provenance, sbom};
 pub(crate) use cache::{cache_from, cache_to};
 pub(crate) use context::{build_context, context_input};
 pub(crate) use host::host;

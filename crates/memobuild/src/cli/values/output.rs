@@ -1,11 +1,11 @@
 //! `--output`.
 
-use memobuild_engine::{CompressionMethod, Destination, Output, OutputKind};
+use memobuild_engine::{Annotation, CompressionMethod, Destination, Level, Output, OutputKind};
 
-use super::{boolean, csv};
+use super::{boolean, csv, pair::level};
 
 const KEYS: &str = "type, dest, name, compression, compression-level, force-compression, oci-mediatypes, \
-                    rewrite-timestamp, tar, push, annotation.KEY";
+                    rewrite-timestamp, tar, push, annotation[-LEVEL].KEY";
 
 /// `type=oci|docker|tar|local|image|registry,dest=...`; a bare path is a directory, `-` a tar on standard output.
 pub(crate) fn output(text: &str) -> Result<Output, String> {
@@ -44,13 +44,19 @@ pub(crate) fn output(text: &str) -> Result<Output, String> {
             "tar" => out.tar = Some(boolean(&key, value)?),
             "push" => out.push = boolean(&key, value)?,
             _ => {
-                let Some(name) = key.strip_prefix("annotation.").or_else(|| key.strip_prefix("annotation-manifest."))
-                else {
-                    return Err(format!("unknown key {key:?}: expected one of {KEYS}"));
+                let unknown = || format!("unknown key {key:?}: expected one of {KEYS}");
+                let (place, name) =
+                    key.strip_prefix("annotation").and_then(|rest| rest.split_once('.')).ok_or_else(unknown)?;
+                let (level, platform) = match place.strip_prefix('-') {
+                    Some(place) => level(place)?,
+                    None if place.is_empty() => (Level::Manifest, None),
+                    // `annotation[linux/arm64].KEY`
+                    None => level(&format!("manifest{place}"))?,
                 };
                 // The key was put into lower case with the field's name; annotation names keep theirs.
                 let written = field.get(..key.len()).and_then(|k| k.get(k.len() - name.len()..)).unwrap_or(name);
-                out.annotations.insert(written.to_owned(), value.to_owned());
+                let (key, value) = (written.to_owned(), value.to_owned());
+                out.annotations.push(Annotation { level, platform, key, value });
             }
         }
     }
@@ -141,7 +147,14 @@ mod tests {
             rewrite_timestamp: true,
             oci_mediatypes: Some(false),
             tar: Some(true),
-            annotations: [("org.X".to_owned(), "Y".to_owned()), ("b".to_owned(), "c=d".to_owned())].into(),
+            annotations: [("org.X", "Y"), ("b", "c=d")]
+                .map(|(key, value)| Annotation {
+                    level: Level::Manifest,
+                    platform: None,
+                    key: key.into(),
+                    value: value.into(),
+                })
+                .into(),
         };
         assert_eq!(got, want);
     }

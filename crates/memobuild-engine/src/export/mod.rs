@@ -1,5 +1,7 @@
 //! From the values of a finished plan to images: config and history, layers, and the outputs asked for.
 
+mod root;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -8,7 +10,7 @@ use std::{
     },
 };
 
-use memobuild_image::{Descriptor, History, ImageConfig, Index, json, media, time};
+use memobuild_image::{Descriptor, History, ImageConfig, json, media, time};
 use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
     image::{BaseImage, BaseLayer, StoredImage},
@@ -19,9 +21,11 @@ use memobuild_oci::{
 use memobuild_plan::model::Target;
 use memobuild_tree::{BundleId, Sha256Digest, codec};
 
+use root::{Root, root};
+
 use crate::{
-    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Output, OutputKind, session::Session,
-    step, value::Value,
+    Annotation, BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Level, Output,
+    OutputKind, annotate, session::Session, step, value::Value,
 };
 
 /// One image before its layers are written.
@@ -271,11 +275,16 @@ fn assemble(
     }
     carry_cache(session, &mut config, below, &draft.layers)?;
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
-    let mut annotations = session.request.annotations.clone();
-    annotations.extend(output.annotations.clone());
+    let all = annotations(session, output);
+    let own = annotate::of(&all, Level::Manifest, Some(&draft.target.platform));
     // Docker's manifests have no annotations; BuildKit takes OCI's too where they are needed.
     let docker_types = !output.oci_mediatypes.unwrap_or(true) && !compression.needs_annotations();
-    output::assemble(session.store, &bytes, &blobs, &annotations, docker_types).map_err(|e| failed(&e))
+    output::assemble(session.store, &bytes, &blobs, &own, docker_types).map_err(|e| failed(&e))
+}
+
+/// The build's annotations and the output's own.
+fn annotations(session: &Session<'_>, output: &Output) -> Vec<Annotation> {
+    session.request.annotations.iter().chain(&output.annotations).cloned().collect()
 }
 
 /// `--cache-to type=inline`: the config tells what the image's layers are results of. `below` is the number of layers of
@@ -302,9 +311,9 @@ fn image_file(
     tags: &[Reference],
     outcome: &mut BuildOutcome,
 ) -> Result<(), EngineError> {
-    let (root, _) = root(session, drafts, output, outcome)?;
     let mut names = tags.to_vec();
     names.extend(references(&output.names)?);
+    let root = root(session, drafts, output, &shown(&names), outcome)?.descriptor;
     let created = drafts.first().map_or((0, 0), |d| d.created);
     note(outcome, &root, &names);
     let image = OutputImage { root, names, created: Some(time::rfc3339(created.0, created.1)) };
@@ -326,7 +335,7 @@ fn push(
         return Err(EngineError::new(FailureKind::Usage, "there is no name to push under")
             .with_hint("give one: -t REGISTRY/NAME:TAG"));
     }
-    let (root, recipes) = root(session, drafts, output, outcome)?;
+    let Root { descriptor: root, recipes, referrers } = root(session, drafts, output, &shown(names), outcome)?;
     note(outcome, &root, names);
     unless_cancelled(session)?;
     let mut bases = Vec::new();
@@ -334,44 +343,30 @@ fn push(
         bases.extend(base(session, draft.target)?.map(|base| &**base));
     }
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases, recipes };
+    let push =
+        output::Push { store: session.store, registries: &session.registries, root: &root, bases, recipes, referrers };
     let told = progress(session, format!("pushing {what}"));
-    push.to(names, &told).map(drop).map_err(|e| {
+    let report = push.to(names, &told).map_err(|e| {
         let error = EngineError::chain(FailureKind::Registry, &e);
         match e.hint() {
             Some(hint) => error.with_hint(hint),
             None => error,
         }
-    })
+    })?;
+    if let Some(why) = report.refused {
+        let message = format!("the registry takes no referrers; provenance and SBOM are in the image's index: {why}");
+        session.emit(TraceEvent::Warning { message });
+    }
+    #[cfg(feature = "sign")]
+    if let Some(key) = &session.request.sign {
+        crate::sign::push(&session.registries, key, names, &root)?;
+    }
+    Ok(())
 }
 
-/// The manifest of the image, or the index of several platforms, in the store; and how layers are made that may not be
-/// there.
-fn root(
-    session: &Session<'_>,
-    drafts: &[Draft<'_>],
-    output: &Output,
-    outcome: &mut BuildOutcome,
-) -> Result<(Descriptor, BTreeMap<Sha256Digest, Recipe>), EngineError> {
-    let mut manifests = Vec::new();
-    let mut recipes = BTreeMap::new();
-    for draft in drafts {
-        let made = assemble(session, draft, output, &mut recipes)?;
-        outcome.config = (drafts.len() == 1).then_some(made.config.digest);
-        let mut manifest = made.manifest;
-        if drafts.len() > 1 {
-            manifest.platform = Some(draft.target.platform.clone());
-        }
-        manifests.push(manifest);
-    }
-    match <[Descriptor; 1]>::try_from(manifests) {
-        Ok([only]) => Ok((only, recipes)),
-        Err(many) => {
-            let bytes = json::pretty(&Index::new(many)).map_err(|e| failed(&e))?;
-            let digest = session.store.oci_blob_put(&bytes)?;
-            Ok((Descriptor::new(media::INDEX, digest, bytes.len() as u64), recipes))
-        }
-    }
+/// Names in full.
+fn shown(names: &[Reference]) -> Vec<String> {
+    names.iter().map(Reference::to_string).collect()
 }
 
 fn note(outcome: &mut BuildOutcome, root: &Descriptor, names: &[Reference]) {
