@@ -232,6 +232,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
                 let bundle = base.ensure_layer(index, &what).map_err(|e| failed(&e))?;
                 let made = layer::export_layer(session.store, &bundle, compression, TimestampPolicy::Keep);
                 let made = made.map_err(|e| failed(&e))?;
+                warn(session, compression, &made.blob);
                 if let Some(id) = config.rootfs.diff_ids.get_mut(index) {
                     *id = made.diff_id;
                 }
@@ -248,6 +249,7 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        warn(session, compression, &made.blob);
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
         Ok(made)
     })?;
@@ -261,6 +263,13 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
     // Docker's manifests have no annotations; BuildKit takes OCI's too where they are needed.
     let docker_types = !output.oci_mediatypes.unwrap_or(true) && !compression.needs_annotations();
     output::assemble(session.store, &bytes, &blobs, &annotations, docker_types).map_err(|e| failed(&e))
+}
+
+/// A layer that is not what was asked for is no error, but is not passed over either.
+fn warn(session: &Session<'_>, compression: layer::Compression, blob: &Descriptor) {
+    if let Some(message) = compression.shortfall(blob) {
+        session.emit(TraceEvent::Warning { message });
+    }
 }
 
 /// `type=oci` and `type=docker`.

@@ -98,9 +98,8 @@ fn exports_in_each_form() {
 /// The manifest and the config in a layout.
 fn image_in(place: &Place, layout: &str) -> (serde_json::Value, serde_json::Value) {
     let json = |path: String| -> serde_json::Value { serde_json::from_str(&place.read(&path)).unwrap() };
-    let blob = |of: &serde_json::Value| {
-        json(format!("{layout}/blobs/{}", of["digest"].as_str().unwrap().replace(':', "/")))
-    };
+    let blob =
+        |of: &serde_json::Value| json(format!("{layout}/blobs/{}", of["digest"].as_str().unwrap().replace(':', "/")));
     let manifest = blob(&json(format!("{layout}/index.json"))["manifests"][0]);
     let config = blob(&manifest["config"]);
     (manifest, config)
