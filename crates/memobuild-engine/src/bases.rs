@@ -7,7 +7,7 @@ use memobuild_observe::{FailureKind, Observer, TraceEvent};
 use memobuild_oci::{
     image::{self, BaseImage, ImageSource, StoredImage},
     reference::Reference,
-    registry::{Registries, RegistryOptions},
+    registry::Registries,
 };
 use memobuild_plan::model::{BaseRequest, BaseResolver, ContextSource, ResolvedBase};
 use memobuild_store::Store;
@@ -30,8 +30,8 @@ pub(crate) struct Bases<'a> {
 
 impl<'a> Bases<'a> {
     pub(crate) fn new(store: &'a Store, request: &BuildRequest) -> Self {
-        let options = RegistryOptions { insecure: request.insecure_registries.clone(), ..RegistryOptions::default() };
-        Self { store, registries: Registries::new(options), pull: request.pull, found: Mutex::default() }
+        let registries = Registries::new(request.registries.clone());
+        Self { store, registries, pull: request.pull, found: Mutex::default() }
     }
 
     /// The connections, which the build's pushes share.
@@ -94,6 +94,11 @@ fn key(image: &BaseImage) -> KeyDigest {
         h.value(&layer.diff_id);
     }
     h.finish()
+}
+
+/// The record of a base image's tree.
+pub(crate) fn record(image: &BaseImage) -> (&'static str, KeyDigest) {
+    (TREES, key(image))
 }
 
 /// Whether the tree of a base image is known without fetching anything.

@@ -20,6 +20,7 @@ use crate::{
     input::{self, Input},
     schedule::{self, Done},
     session::Session,
+    share::Share,
     step::{self, Lookup},
     value::Value,
 };
@@ -80,16 +81,17 @@ fn run(
     cancel: &Cancel,
     record: &mut BuildRecord,
 ) -> Result<BuildOutcome, EngineError> {
-    let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
+    let share = Share::begin(store, request, &bases.registries());
+    let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     for finding in &planned.findings {
         let message = finding.diagnostic(&planned.plan.source).render(false);
         observer.event(TraceEvent::Warning { message });
     }
     record.targets = targets(&planned.plan);
-    past_damage(store, observer, cancel, || {
-        let session = session(store, request, &planned, &bases, &input, observer, &cancel.child())?;
+    let built = past_damage(store, observer, cancel, || {
+        let session = session(store, request, &planned, &bases, &input, observer, &cancel.child(), &share)?;
         session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
         let Done { values, mut reports } = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL));
         let mut outcome = BuildOutcome { steps: reports.clone(), ..BuildOutcome::default() };
@@ -97,7 +99,17 @@ fn run(
         record.steps = reports;
         export::export(&session, &values?, &mut outcome)?;
         Ok(outcome)
-    })
+    });
+    share.tell(observer);
+    // What was done is of use to others even if a later step failed.
+    if !cancel.is_cancelled() {
+        let session = session(store, request, &planned, &bases, &input, observer, &cancel.child(), &share)?;
+        let shared = share.finish(&session);
+        if built.is_ok() {
+            shared?;
+        }
+    }
+    built
 }
 
 /// The stages to be made, with their platforms where there are several.
@@ -141,6 +153,7 @@ fn past_damage<T>(
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of one build, put together in one place")]
 fn session<'a>(
     store: &'a Store,
     request: &'a BuildRequest,
@@ -149,6 +162,7 @@ fn session<'a>(
     input: &'a Input,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
+    share: &'a Share,
 ) -> Result<Session<'a>, EngineError> {
     let lost = || EngineError::new(FailureKind::Registry, "a base image was planned with and is gone");
     let plan = &planned.plan;
@@ -164,6 +178,7 @@ fn session<'a>(
         observer.clone(),
         cancel.clone(),
         epoch,
+        share,
     ))
 }
 
@@ -244,13 +259,14 @@ pub fn foresee(
     reach: Reach,
 ) -> Result<Foreseen, EngineError> {
     let _lease = store.lease()?;
-    let input = input::load(store, request)?;
     let bases = Bases::new(store, request);
+    let share = Share::begin(store, &BuildRequest { cache_to: Vec::new(), ..request.clone() }, &bases.registries());
+    let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     let cancel = Cancel::new();
     let mut record = BuildRecord::begin(request);
     record.targets = targets(&planned.plan);
-    let session = session(store, request, &planned, &bases, &input, observer, &cancel)?;
+    let session = session(store, request, &planned, &bases, &input, observer, &cancel, &share)?;
     let (trees, diffs) = past_damage(store, observer, &cancel, || {
         let (values, reports, diffs) = look_ahead(&session, reach)?;
         record.steps = reports;
@@ -258,6 +274,7 @@ pub fn foresee(
         Ok((values.iter().enumerate().filter_map(tree).collect(), diffs))
     })?;
     drop(session);
+    share.tell(observer);
     Ok(Foreseen { plan: planned.plan, record, trees, diffs })
 }
 

@@ -11,17 +11,17 @@ use std::{
 use memobuild_image::{Descriptor, History, ImageConfig, Index, json, media, time};
 use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
-    image::{BaseLayer, StoredImage},
+    image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
-    output::{self, Assembled, Dest, OutputImage},
+    output::{self, Assembled, Dest, OutputImage, Recipe},
     reference::Reference,
 };
 use memobuild_plan::model::Target;
 use memobuild_tree::{BundleId, Sha256Digest, codec};
 
 use crate::{
-    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Output, OutputKind, session::Session, step,
-    value::Value,
+    BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Output, OutputKind, session::Session,
+    step, value::Value,
 };
 
 /// One image before its layers are written.
@@ -112,6 +112,8 @@ fn draft<'a>(
     let mut latest = None;
     let mut history = Vec::new();
     config.rootfs = Default::default();
+    // What the base image carries is of no use to those who have this one.
+    config.other.remove(memobuild_cache::INLINE_FIELD);
     if let Some(base) = target.base.and_then(|index| session.plan.images.get(index)) {
         config.rootfs.diff_ids.clone_from(&base.config.rootfs.diff_ids);
         history.clone_from(&base.config.history);
@@ -165,10 +167,7 @@ fn draft<'a>(
     Ok(Draft { target, value: value(target.root)?.clone(), layers, config, created })
 }
 
-fn base<'s>(
-    session: &'s Session<'_>,
-    target: &Target,
-) -> Result<Option<&'s Arc<memobuild_oci::image::BaseImage>>, EngineError> {
+fn base<'s>(session: &'s Session<'_>, target: &Target) -> Result<Option<&'s Arc<BaseImage>>, EngineError> {
     let Some(index) = target.base else { return Ok(None) };
     session.bases.get(index).map(Some).ok_or_else(|| EngineError::step("the plan names an unknown base image"))
 }
@@ -211,7 +210,12 @@ fn each<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, EngineError> + 
 }
 
 /// The image's layers as blobs in the store, and its manifest.
-fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result<Assembled, EngineError> {
+fn assemble(
+    session: &Session<'_>,
+    draft: &Draft<'_>,
+    output: &Output,
+    recipes: &mut BTreeMap<Sha256Digest, Recipe>,
+) -> Result<Assembled, EngineError> {
     let Compression { method, level, force } = output.compression;
     let name = method.unwrap_or(CompressionMethod::Gzip).name();
     let compression = layer::Compression::parse(name, level)
@@ -245,18 +249,30 @@ fn assemble(session: &Session<'_>, draft: &Draft<'_>, output: &Output) -> Result
             }
         }
     }
+    let below = blobs.len();
     let own = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        session
+            .share
+            .note_general([layer::exported_record(bundle, compression, policy), layer::diff_id_record(bundle, policy)]);
+        // The registry may have what was made of it before, on this machine or on another.
+        let known = layer::known_export(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        if let Some(known) = known.filter(|_| output.push) {
+            warn(session, compression, &known.blob);
+            return Ok(known);
+        }
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         warn(session, compression, &made.blob);
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
         Ok(made)
     })?;
-    for made in own {
+    for (made, bundle) in own.into_iter().zip(&draft.layers) {
+        recipes.insert(made.blob.digest, Recipe { bundle: *bundle, compression, policy });
         config.rootfs.diff_ids.push(made.diff_id);
         blobs.push(made.blob);
     }
+    carry_cache(session, &mut config, below, &draft.layers)?;
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let mut annotations = session.request.annotations.clone();
     annotations.extend(output.annotations.clone());
@@ -272,6 +288,22 @@ fn warn(session: &Session<'_>, compression: layer::Compression, blob: &Descripto
     }
 }
 
+/// `--cache-to type=inline`: the config tells what the image's layers are results of. `below` is the number of layers of
+/// the base image.
+fn carry_cache(
+    session: &Session<'_>,
+    config: &mut ImageConfig,
+    below: usize,
+    own: &[BundleId],
+) -> Result<(), EngineError> {
+    let layers: Vec<Option<BundleId>> =
+        std::iter::repeat_n(None, below).chain(own.iter().map(|bundle| Some(*bundle))).collect();
+    if let Some(field) = session.share.inline(session, &layers)? {
+        config.other.insert(memobuild_cache::INLINE_FIELD.into(), field);
+    }
+    Ok(())
+}
+
 /// `type=oci` and `type=docker`.
 fn image_file(
     session: &Session<'_>,
@@ -280,7 +312,7 @@ fn image_file(
     tags: &[Reference],
     outcome: &mut BuildOutcome,
 ) -> Result<(), EngineError> {
-    let root = root(session, drafts, output, outcome)?;
+    let (root, _) = root(session, drafts, output, outcome)?;
     let mut names = tags.to_vec();
     names.extend(references(&output.names)?);
     let created = drafts.first().map_or((0, 0), |d| d.created);
@@ -304,7 +336,7 @@ fn push(
         return Err(EngineError::new(FailureKind::Usage, "there is no name to push under")
             .with_hint("give one: -t REGISTRY/NAME:TAG"));
     }
-    let root = root(session, drafts, output, outcome)?;
+    let (root, recipes) = root(session, drafts, output, outcome)?;
     note(outcome, &root, names);
     unless_cancelled(session)?;
     let mut bases = Vec::new();
@@ -312,7 +344,7 @@ fn push(
         bases.extend(base(session, draft.target)?.map(|base| &**base));
     }
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases };
+    let push = output::Push { store: session.store, registries: &session.registries, root: &root, bases, recipes };
     let told = progress(session, format!("pushing {what}"));
     push.to(names, &told).map(drop).map_err(|e| {
         let error = EngineError::chain(FailureKind::Registry, &e);
@@ -323,16 +355,18 @@ fn push(
     })
 }
 
-/// The manifest of the image, or the index of several platforms, in the store.
+/// The manifest of the image, or the index of several platforms, in the store; and how layers are made that may not be
+/// there.
 fn root(
     session: &Session<'_>,
     drafts: &[Draft<'_>],
     output: &Output,
     outcome: &mut BuildOutcome,
-) -> Result<Descriptor, EngineError> {
+) -> Result<(Descriptor, BTreeMap<Sha256Digest, Recipe>), EngineError> {
     let mut manifests = Vec::new();
+    let mut recipes = BTreeMap::new();
     for draft in drafts {
-        let made = assemble(session, draft, output)?;
+        let made = assemble(session, draft, output, &mut recipes)?;
         outcome.config = (drafts.len() == 1).then_some(made.config.digest);
         let mut manifest = made.manifest;
         if drafts.len() > 1 {
@@ -341,11 +375,11 @@ fn root(
         manifests.push(manifest);
     }
     match <[Descriptor; 1]>::try_from(manifests) {
-        Ok([only]) => Ok(only),
+        Ok([only]) => Ok((only, recipes)),
         Err(many) => {
             let bytes = json::pretty(&Index::new(many)).map_err(|e| failed(&e))?;
             let digest = session.store.oci_blob_put(&bytes)?;
-            Ok(Descriptor::new(media::INDEX, digest, bytes.len() as u64))
+            Ok((Descriptor::new(media::INDEX, digest, bytes.len() as u64), recipes))
         }
     }
 }
@@ -388,6 +422,19 @@ fn files(session: &Session<'_>, drafts: &[Draft<'_>], output: &Output) -> Result
     Ok(())
 }
 
+/// Takes blobs over from a layout or archive of the user's, which may be gone when the image is wanted. What a registry
+/// has stays there.
+fn bring_blobs(session: &Session<'_>, base: &BaseImage, layers: &mut [BaseLayer]) -> Result<(), EngineError> {
+    for (index, layer) in layers.iter_mut().enumerate() {
+        if layer.origin.is_none() && layer.bundle.is_none() {
+            unless_cancelled(session)?;
+            let what = progress(session, format!("base layer {}", layer.diff_id));
+            layer.blob = Some(base.ensure_blob(index, &what).map_err(|e| failed(&e))?);
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the image in the store, under its tags: config now, compressed layers when somebody wants them.
 fn keep(
     session: &Session<'_>,
@@ -403,15 +450,23 @@ fn keep(
         Some(base) => base.layers.clone(),
         None => Vec::new(),
     };
+    if let Some(base) = base(session, draft.target)?
+        && (!names.is_empty() || session.request.outputs.iter().any(|o| o.kind == OutputKind::Image))
+    {
+        bring_blobs(session, base, &mut layers)?;
+    }
     let ids = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
+        session.share.note_general([layer::diff_id_record(bundle, TimestampPolicy::Keep)]);
         layer::layer_diff_id(session.store, bundle, TimestampPolicy::Keep).map_err(|e| failed(&e))
     })?;
+    let below = layers.len();
     for (diff_id, bundle) in ids.into_iter().zip(&draft.layers) {
         config.rootfs.diff_ids.push(diff_id);
         layers.push(BaseLayer { diff_id, blob: None, bundle: Some(*bundle), origin: None });
     }
+    carry_cache(session, &mut config, below, &draft.layers)?;
     let bytes = json::config(&config).map_err(|e| failed(&e))?;
     let digest: Sha256Digest = session.store.oci_blob_put(&bytes)?;
     let descriptor = Descriptor::new(media::CONFIG, digest, bytes.len() as u64);
@@ -419,9 +474,12 @@ fn keep(
         outcome.config = Some(digest);
     }
     outcome.names = names.iter().map(Reference::familiar).collect();
-    if names.is_empty() {
-        return Ok(());
+    let elsewhere = draft.layers.iter().any(|bundle| !session.store.holds_bundle(bundle));
+    let caches = if elsewhere { session.share.places() } else { Vec::new() };
+    let image = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0, caches };
+    if !names.is_empty() {
+        image.tag(session.store, names).map_err(|e| failed(&e))?;
     }
-    let stored = StoredImage { config: descriptor, layers, manifest: None, created_secs: draft.created.0 };
-    stored.tag(session.store, names).map_err(|e| failed(&e))
+    outcome.kept = Some(Kept { image, names: names.to_vec() });
+    Ok(())
 }

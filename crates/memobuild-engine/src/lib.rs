@@ -20,6 +20,7 @@ mod request;
 mod resolve;
 mod schedule;
 mod session;
+mod share;
 mod step;
 mod users;
 mod value;
@@ -27,8 +28,9 @@ mod value;
 pub use build::{Foreseen, Reach, build, dry_run, foresee};
 pub use error::EngineError;
 pub use history::StepReport;
+pub use memobuild_cache::Place as CachePlace;
 pub use memobuild_sandbox::Cancel;
 pub use request::{
-    BuildOutcome, BuildRequest, Compression, CompressionMethod, ContextInput, Destination, DockerfileInput, Output,
-    OutputKind, SandboxChoice, SecretSource,
+    BuildOutcome, BuildRequest, CacheTarget, Compression, CompressionMethod, ContextInput, Destination,
+    DockerfileInput, Kept, Output, OutputKind, SandboxChoice, SecretSource,
 };

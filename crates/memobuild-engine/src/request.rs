@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use memobuild_cache::Place;
+use memobuild_oci::{image::StoredImage, reference::Reference, registry::RegistryOptions};
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
 
@@ -39,8 +41,27 @@ pub struct BuildRequest {
     pub max_age: Option<Duration>,
     /// Steps executed at once; none: the number of processors, 4 at least.
     pub parallelism: Option<usize>,
-    /// Registries to be spoken to without TLS.
-    pub insecure_registries: Vec<String>,
+    /// How registries are spoken to.
+    pub registries: RegistryOptions,
+    /// `--cache-from`.
+    pub cache_from: Vec<Place>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTarget>,
+}
+
+/// `--cache-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTarget {
+    /// Where it goes; none: into the image itself (`type=inline`).
+    pub place: Option<Place>,
+    /// `mode=max`: contents of all steps, not only of those that the image consists of.
+    pub max: bool,
+    /// `mounts=true`: cache mounts too.
+    pub mounts: bool,
+    /// `single-owner=true`: results of RUN steps too if this user has one id only, so that owners are no true ones.
+    pub single_owner: bool,
+    /// `ignore-error=false`: a failed export fails the build.
+    pub must: bool,
 }
 
 impl Default for BuildRequest {
@@ -60,7 +81,9 @@ impl Default for BuildRequest {
             trace: true,
             max_age: None,
             parallelism: None,
-            insecure_registries: Vec::new(),
+            registries: RegistryOptions::default(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
         }
     }
 }
@@ -223,8 +246,17 @@ impl CompressionMethod {
     }
 }
 
+/// An image as it was left in memobuild's own store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// The image. Without names the store keeps it only as long as a lease lasts.
+    pub image: StoredImage,
+    /// Its names there.
+    pub names: Vec<Reference>,
+}
+
 /// What a build gave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BuildOutcome {
     /// The manifest's digest, or the index's where there are several platforms. None if only files were written out.
     pub image: Option<Sha256Digest>,
@@ -234,6 +266,8 @@ pub struct BuildOutcome {
     pub descriptor: Option<(String, u64)>,
     /// Names under which it can be found now.
     pub names: Vec<String>,
+    /// The image in memobuild's own store, where it was put there.
+    pub kept: Option<Kept>,
     /// Each step and how it ended.
     pub steps: Vec<StepReport>,
     /// From begin to end.

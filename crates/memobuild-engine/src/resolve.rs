@@ -18,6 +18,7 @@ pub(crate) fn exec_user(
     tree: &Tree,
 ) -> Result<Result<ExecUser, UserError>, EngineError> {
     let key = key(0, spec, tree);
+    session.share.note_general([(USERS, key)]);
     if let Some(user) = session.store.record_get(USERS, &key)?.as_deref().and_then(decode_user) {
         return Ok(Ok(user));
     }
@@ -38,6 +39,7 @@ pub(crate) fn owner(
         return Ok(users::owner(spec, tree, &|file| session.read_file(file)));
     }
     let key = key(1, spec, tree);
+    session.share.note_general([(USERS, key)]);
     let known = session.store.record_get(USERS, &key)?;
     if let Some(&[a, b]) = known.as_deref().map(numbers).as_deref() {
         return Ok(Ok((a, b)));

@@ -246,6 +246,9 @@ impl<'a, 's> Dispatcher<'a, 's> {
             report.duration_ms = millis(duration);
             report.yielded(&value);
         });
+        if let (Some(step), Some(report)) = (self.session.plan.steps.get(id), self.reports.get(id)) {
+            self.session.share.done(self.session, step, report);
+        }
         if let Some(slot) = self.values.get_mut(id) {
             *slot = Some(value);
         }

@@ -19,6 +19,7 @@ use crate::{
     history::{self, BuildRecord, Outcome, Seen},
     memo::facts::{Known, Sets},
     schedule,
+    share::Share,
 };
 
 /// Builds looked back at for explanations.
@@ -39,6 +40,7 @@ pub(crate) struct Session<'a> {
     /// The time that every committed file gets (`--reproducible`).
     pub(crate) commit_epoch: Option<i64>,
     pub(crate) path_sets: Sets,
+    pub(crate) share: &'a Share,
     /// Steps that run though their results are known, because their files look too old to a later step.
     forced: Mutex<BTreeSet<StepId>>,
     sandbox: OnceLock<Result<Running, String>>,
@@ -75,6 +77,7 @@ impl<'a> Session<'a> {
         observer: Arc<dyn Observer>,
         cancel: Cancel,
         source_epoch: Option<i64>,
+        share: &'a Share,
     ) -> Self {
         let commit_epoch = request.reproducible.then(|| source_epoch.unwrap_or(0));
         let (sandbox, starting) = (OnceLock::new(), Mutex::new(()));
@@ -97,6 +100,7 @@ impl<'a> Session<'a> {
             source_epoch,
             commit_epoch,
             path_sets: Sets::default(),
+            share,
             forced: Mutex::default(),
             sandbox,
             starting,

@@ -50,6 +50,7 @@ pub mod scan;
 mod scratch;
 mod store;
 mod tmp_file;
+mod upstream;
 mod usage;
 
 pub use bundle::BundleWriter;
@@ -62,6 +63,7 @@ pub use lock::FileLock;
 pub use oci::{OciBlobWriter, Partial};
 pub use scratch::ScratchDir;
 pub use store::Store;
+pub use upstream::{Joined, Upstream};
 pub use usage::{Usage, UsageItem};
 
 /// Files longer than this many bytes are blobs of their own; shorter ones are packed into bundles.

@@ -44,6 +44,13 @@ impl Store {
         Some(path)
     }
 
+    /// Takes a blob away that nothing names: one that only passed through. Whoever else wants it makes or fetches it again.
+    pub fn oci_blob_remove(&self, digest: &Sha256Digest) {
+        self.whole_oci_blobs().write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        // What stays is garbage to GC.
+        let _ = fs::remove_file(self.layout().oci_blob(digest));
+    }
+
     fn oci_blob_is_whole(&self, digest: &Sha256Digest) {
         self.whole_oci_blobs().write().unwrap_or_else(PoisonError::into_inner).insert(*digest);
     }

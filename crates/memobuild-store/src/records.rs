@@ -35,8 +35,13 @@ pub(crate) struct Row {
 const TAG_NS: &str = "\0tag";
 
 impl Store {
-    /// The record of that key. Reading it leases what it refers to.
+    /// The record of that key, here or upstream. Reading it leases what it refers to.
     pub fn record_get(&self, ns: &str, key: &KeyDigest) -> Result<Option<Vec<u8>>> {
+        Ok(self.record_here(ns, key)?.or_else(|| self.record_upstream(ns, key)))
+    }
+
+    /// The record of that key in this store alone.
+    pub fn record_here(&self, ns: &str, key: &KeyDigest) -> Result<Option<Vec<u8>>> {
         type Found = (i64, Vec<u8>, Vec<u8>, Vec<u8>, i64);
         let found: Option<Found> = self.index().with("read", |c| {
             c.prepare_cached("SELECT id, value, refs, sum, used FROM records WHERE ns = ?1 AND key = ?2")?

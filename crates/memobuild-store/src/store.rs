@@ -19,6 +19,7 @@ use crate::{
     layout::{Layout, blob_rel_path, set_aside},
     lease::{ProcessLease, SharedLease},
     records::write_used,
+    upstream::Upstream,
 };
 
 /// One cache directory, open. Cheap to clone; all methods may be called from any thread, and any number of processes
@@ -41,15 +42,22 @@ struct Inner {
     /// Rows of records that were used.
     used: Mutex<Vec<i64>>,
     set_aside: AtomicU64,
-    providers: Providers,
+    providers: Helpers<dyn Provider>,
+    upstreams: Helpers<dyn Upstream>,
 }
 
-#[derive(Default)]
-struct Providers(Mutex<Vec<Arc<dyn Provider>>>);
+/// Those who know or bring what is not here.
+struct Helpers<T: ?Sized>(Mutex<Vec<Arc<T>>>);
 
-impl std::fmt::Debug for Providers {
+impl<T: ?Sized> Default for Helpers<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: ?Sized> std::fmt::Debug for Helpers<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Providers")
+        f.write_str("Helpers")
     }
 }
 
@@ -69,12 +77,17 @@ impl Store {
             unsettled: Mutex::default(),
             used: Mutex::default(),
             set_aside: AtomicU64::new(0),
-            providers: Providers::default(),
+            providers: Helpers::default(),
+            upstreams: Helpers::default(),
         })))
     }
 
     pub(crate) fn with_providers<T>(&self, act: impl FnOnce(&mut Vec<Arc<dyn Provider>>) -> T) -> T {
         act(&mut self.0.providers.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn with_upstreams<T>(&self, act: impl FnOnce(&mut Vec<Arc<dyn Upstream>>) -> T) -> T {
+        act(&mut self.0.upstreams.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The directory.
@@ -96,8 +109,12 @@ impl Store {
     /// Renames something damaged, so that it counts as not there.
     pub(crate) fn set_aside(&self, path: &Path) {
         if set_aside(path) {
-            self.0.set_aside.fetch_add(1, Ordering::Relaxed);
+            self.count_set_aside();
         }
+    }
+
+    pub(crate) fn count_set_aside(&self) {
+        self.0.set_aside.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Where the blobs of large files are.

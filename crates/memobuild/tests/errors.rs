@@ -27,6 +27,10 @@ fn usage() {
         &["build", "-f", "-", "-"],
         &["build", "--output", "-", "--output", "type=oci", "."],
         &["build", "--push", "."],
+        &["build", "--load", "--platform", "linux/amd64,linux/arm64", "."],
+        &["load"],
+        &["load", "--to", "podman", "--namespace", "k8s.io", "app"],
+        &["load", "--namespace", "a/b", "app"],
         &["prune", "--all", "--max-size", "1g"],
         &["bild"],
     ]
@@ -71,6 +75,29 @@ fn an_unknown_image() {
     insta::assert_snapshot!("unknown_image_empty_store", place.shown(&["inspect", "app"]));
     place.stdout(&["build", "-q", "-t", "app", "."]);
     insta::assert_snapshot!("unknown_image", place.shown(&["export", "apq", "-o", "out"]));
+}
+
+#[test]
+fn a_container_runtime_that_can_not_be_spoken_to() {
+    let place = place();
+    place.stdout(&["build", "-q", "-t", "app", "."]);
+    let shown = |args: &[&str], variable: &str, value: &str| {
+        let out = place.command(env!("CARGO_BIN_EXE_memobuild")).args(args).env(variable, value).output().unwrap();
+        assert!(out.stdout.is_empty());
+        let code = out.status.code().unwrap();
+        format!("$ {variable}={value} memobuild {}\nexit code: {code}\n{}\n", args.join(" "), common::text(&out.stderr))
+    };
+    let nobody = "unix:///nowhere/docker.sock";
+    let all = [
+        shown(&["load", "app"], "DOCKER_HOST", nobody),
+        shown(&["build", "--load", "--progress", "plain", "."], "DOCKER_HOST", nobody),
+        shown(&["build", "--output", "type=docker", "--progress", "plain", "."], "DOCKER_HOST", "ssh://me@there"),
+        shown(&["load", "app", "--to", "docker"], "DOCKER_CONTEXT", "work"),
+        shown(&["load", "app", "--to", "podman"], "CONTAINER_HOST", "tcp://127.0.0.1:x"),
+        shown(&["load", "app", "--to", "containerd"], "CONTAINERD_ADDRESS", "/nowhere/containerd.sock"),
+    ];
+    // Where a context lies is this test's own.
+    insta::assert_snapshot!(all.concat().replace(place.path("..").canonicalize().unwrap().to_str().unwrap(), "DIR"));
 }
 
 #[test]

@@ -9,8 +9,10 @@ use crate::EngineError;
 /// Version of the encoding below and of the semantics of step results: raised whenever a step of the same definition
 /// could yield something else than before.
 const VERSION: u8 = 3;
-const RESULTS: &str = "result";
-const SEEN: &str = "seen";
+/// Namespace of results.
+pub(crate) const RESULTS: &str = "result";
+/// Namespace of what definitions were seen with.
+pub(crate) const SEEN: &str = "seen";
 
 /// What a step yielded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,13 +79,17 @@ impl Memo {
 
 /// The result under a key, if there is one and its bundle is there.
 pub(crate) fn find(store: &Store, key: &KeyDigest) -> Result<Option<Memo>, EngineError> {
-    let Some(memo) = store.record_get(RESULTS, key)?.as_deref().and_then(Memo::decode) else { return Ok(None) };
-    let whole = memo.bundle.is_none_or(|bundle| store.has_bundle(&bundle));
-    Ok(whole.then_some(memo))
+    let all = store.record_get_all(RESULTS, key)?;
+    let whole = |memo: &Memo| memo.bundle.is_none_or(|bundle| store.has_bundle(&bundle));
+    Ok(all.iter().filter_map(|bytes| Memo::decode(bytes)).find(whole))
 }
 
-/// Records a result under its keys. A result that is known already is replaced: this one was made later, on demand.
+/// Records a result under its keys. A result that is known already is replaced: this one was made later, on demand. One
+/// whose change is not here is not recorded: it is found again where it came from.
 pub(crate) fn record(store: &Store, keys: &[KeyDigest], memo: &Memo) -> Result<(), EngineError> {
+    if memo.bundle.is_some_and(|bundle| !store.holds_bundle(&bundle)) {
+        return Ok(());
+    }
     let refs: Vec<Ref> = memo.bundle.map(Ref::Bundle).into_iter().collect();
     for key in keys {
         store.record_put(RESULTS, key, &memo.encode(), &refs)?;

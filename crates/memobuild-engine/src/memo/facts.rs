@@ -20,9 +20,10 @@ use memobuild_tree::{
 
 use crate::EngineError;
 
-const SETS: &str = "facts.sets.v3";
-const PATHS: &str = "facts.paths.v3";
-const RESULTS: &str = "facts.result.v3";
+/// Namespaces.
+pub(crate) const SETS: &str = "facts.sets.v3";
+pub(crate) const PATHS: &str = "facts.paths.v3";
+pub(crate) const RESULTS: &str = "facts.result.v3";
 /// Version of the encodings below, and of what a step of the same definition yields.
 const VERSION: u8 = 3;
 /// Path sets kept for one step; the one that was of no use for the longest time goes first.
@@ -74,7 +75,8 @@ impl Sets {
     }
 }
 
-fn key_of(digest: &PathSetDigest) -> KeyDigest {
+/// The key of a path set's record.
+pub(crate) fn key_of(digest: &PathSetDigest) -> KeyDigest {
     KeyDigest::from_bytes(*digest.as_bytes())
 }
 
@@ -89,9 +91,15 @@ fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
     zstd::bulk::decompress(bytes, size).ok()
 }
 
-/// The path sets of a step, most recently useful first.
+/// The path sets of a step, most recently useful first: those known here, then those of shared caches.
 pub fn known(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
-    Ok(store.record_get(SETS, base)?.and_then(|bytes| decode_known(&bytes)).unwrap_or_default())
+    let mut out: Vec<Known> = Vec::new();
+    for known in store.record_get_all(SETS, base)?.iter().filter_map(|bytes| decode_known(bytes)).flatten() {
+        if !out.iter().any(|k| k.set == known.set) {
+            out.push(known);
+        }
+    }
+    Ok(out)
 }
 
 fn decode_known(bytes: &[u8]) -> Option<Vec<Known>> {
@@ -105,7 +113,8 @@ fn decode_known(bytes: &[u8]) -> Option<Vec<Known>> {
 
 /// Puts a path set in front of the list, with the key of its last result.
 pub fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), EngineError> {
-    let mut list = known(store, base)?;
+    let here = store.record_here(SETS, base)?;
+    let mut list = here.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
     if list.first() == Some(&used) {
         return Ok(());
     }

@@ -124,6 +124,7 @@ fn record(
         memo.order = Past::of(session, step, values)?.order(session, step, values, None)?;
     }
     exact::record(session.store, &miss.keys, &memo)?;
+    session.share.note(step.id, exact::RESULTS, &miss.keys);
     if let Some((definition, renewed)) = &miss.renewed {
         renewal::note(session.store, definition, renewed)?;
     }

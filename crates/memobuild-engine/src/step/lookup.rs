@@ -80,6 +80,7 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
         keys.push(second);
         if !replace && let Some((value, memo)) = find_memo(session, step, &parent, values, &second, &mut refused)? {
             exact::record(session.store, keys.get(..1).unwrap_or_default(), &memo)?;
+            session.share.note(step.id, exact::RESULTS, &keys);
             return Ok(hit(value, FoundBy::Parts, &memo));
         }
     }
@@ -90,6 +91,7 @@ pub(crate) fn look_up(session: &Session<'_>, step: &Step, values: &Values) -> Re
     {
         let memo = found.memo();
         exact::record(session.store, &keys, &memo)?;
+        session.share.note(step.id, exact::RESULTS, &keys);
         return Ok(hit(found.value, FoundBy::Facts, &memo));
     }
     let expired = refused == Some(Refused::Expired);

@@ -33,6 +33,7 @@ use crate::{
 
 pub(crate) use execute::{Ahead, execute, foresee};
 pub(crate) use lookup::look_up;
+pub(crate) use mounts::save_cache_mount;
 pub(crate) use source::yield_source;
 
 /// Values of the steps that are done, by their place in the plan.

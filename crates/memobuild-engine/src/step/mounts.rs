@@ -2,12 +2,15 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
-use memobuild_observe::FailureKind;
+use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::output;
 use memobuild_plan::model::{Mount as Planned, MountKind as PlannedKind, NewDir, Run, Sharing};
 use memobuild_sandbox::{Mount, MountKind};
-use memobuild_store::FileLock;
-use memobuild_tree::{ContentDigest, File, KeyDigest, KeyHasher, Meta, Mtime, Node, Tree};
+use memobuild_store::{
+    FileLock, Ref,
+    scan::{Everything, scan},
+};
+use memobuild_tree::{BundleId, ContentDigest, Diff, DirChange, File, KeyDigest, KeyHasher, Meta, Mtime, Node, Tree};
 
 use super::{Values, source, value};
 use crate::{EngineError, SecretSource, session::Session};
@@ -27,6 +30,8 @@ pub(super) struct Mounts {
 }
 
 const NEW_CACHES: &str = "cache-mount";
+/// What cache mounts held when they were exported: bundles.
+const SAVED: &str = "cache-mount.saved.v1";
 
 /// Prepares all mounts of a RUN.
 pub(super) fn prepare(session: &Session<'_>, run: &Run, values: &Values) -> Result<Mounts, EngineError> {
@@ -151,8 +156,10 @@ fn cache(session: &Session<'_>, mount: &Planned, values: &Values, out: &mut Moun
     };
     let seed = session.store.lock(&format!("seed-{}", key.hex()), true)?;
     let fresh = std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none());
+    session.share.note_mount(key, &dir);
     if session.store.record_put_new(NEW_CACHES, &key, id.as_bytes(), &[])? || fresh {
-        if let Some((from, path)) = from {
+        let saved = fresh && restore(session, &key, &dir)?;
+        if let (Some((from, path)), false) = (from, saved) {
             let tree = value(values, *from)?.tree(session.store)?;
             let Some(Node::Dir(part)) = tree.resolve(path.as_bytes(), true).ok().and_then(|r| r.node) else {
                 return Err(EngineError::step(format!("cache mount {id}: {path}: no such directory to start with")));
@@ -178,4 +185,41 @@ fn own(dir: &Path, new: &NewDir) -> Result<(), EngineError> {
         _ => {}
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(new.mode)).map_err(failed)
+}
+
+/// Lays out what a shared cache has of a cache mount. A cache that can't be had is an empty one.
+fn restore(session: &Session<'_>, key: &KeyDigest, dir: &Path) -> Result<bool, EngineError> {
+    let Some(saved) = session.store.record_get(SAVED, key)? else { return Ok(false) };
+    let Ok(id) = <[u8; 32]>::try_from(saved) else { return Ok(false) };
+    let Some(diff) = session.store.load_bundle(&BundleId::from_bytes(id))? else { return Ok(false) };
+    let Ok(tree) = diff.apply(&Tree::default()) else { return Ok(false) };
+    let laid = output::write_local(session.store, &tree, None, dir);
+    if let Err(error) = &laid {
+        let message = format!("a cache mount could not be restored: {error}");
+        session.emit(TraceEvent::Warning { message });
+    }
+    Ok(laid.is_ok())
+}
+
+/// What a cache mount holds, as a bundle; with the namespace of its record. None: nothing.
+pub(crate) fn save_cache_mount(
+    session: &Session<'_>,
+    key: KeyDigest,
+    dir: &Path,
+) -> Result<(&'static str, Option<BundleId>), EngineError> {
+    let found = scan(dir, &Everything, None)?;
+    let diff = Diff { root: DirChange::creating(found.tree.root()) };
+    if found.tree.root().entries().is_empty() {
+        return Ok((SAVED, None));
+    }
+    let writer = session.store.bundle_writer();
+    for entry in found.tree.walk() {
+        if let Node::File(file) = entry.node {
+            let relative = entry.path.get(1..).unwrap_or_default();
+            writer.add_reader(&mut found.source.open(relative, &file.content)?, file.size)?;
+        }
+    }
+    let bundle = writer.finish(&diff)?;
+    session.store.record_put(SAVED, &key, bundle.as_bytes(), &[Ref::Bundle(bundle)])?;
+    Ok((SAVED, Some(bundle)))
 }

@@ -43,6 +43,8 @@ pub struct BaseImage {
     pub platform: Platform,
     /// Digest of the manifest; of the config where the source has no manifests (docker archives, own images).
     pub manifest: Sha256Digest,
+    /// The manifest, byte for byte, where the source has one.
+    pub manifest_bytes: Option<Vec<u8>>,
     /// Digest of what the reference itself names: the index where there is one.
     pub pinned: Sha256Digest,
     /// Layers, lowest first, as the source describes them.
@@ -159,6 +161,7 @@ fn from_manifest(
     let known = Known { name: place.shown(), config, config_bytes, manifest, layers };
     let mut base = BaseImage::new(place, known, store, registries);
     base.pinned = root.digest;
+    base.manifest_bytes = Some(chosen.manifest_bytes);
     Ok(base)
 }
 
@@ -184,6 +187,7 @@ impl BaseImage {
             config,
             config_bytes,
             manifest,
+            manifest_bytes: None,
             pinned: manifest,
             layers,
             name,
@@ -344,7 +348,13 @@ impl BaseImage {
         Ok(tree)
     }
 
-    /// Downloads what is on a registry side by side; importing each is quick beside that. `progress` is told the sum.
+    /// Downloads every layer's blob that is not here, several at once. `progress` is told the sum.
+    pub fn pull(&self, progress: Progress<'_>) -> Result<(), ImageError> {
+        let wanted = self.layers.iter().filter_map(|layer| layer.origin.as_ref().zip(layer.blob.as_ref()));
+        self.fetch(&wanted.collect::<Vec<_>>(), progress)
+    }
+
+    /// Downloads what is on a registry and not known in any form; importing each is quick beside that.
     fn fetch_all(&self, progress: Progress<'_>) -> Result<(), ImageError> {
         let mut wanted = Vec::new();
         for i in 0..self.layers.len() {
@@ -354,6 +364,10 @@ impl BaseImage {
                 wanted.extend(layer.origin.as_ref().zip(layer.blob.as_ref()));
             }
         }
+        self.fetch(&wanted, progress)
+    }
+
+    fn fetch(&self, wanted: &[(&Reference, &Descriptor)], progress: Progress<'_>) -> Result<(), ImageError> {
         let total: u64 = wanted.iter().map(|(_, blob)| blob.size).sum();
         let done: Vec<_> = wanted.iter().map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
@@ -409,6 +423,18 @@ impl BaseImage {
 
 fn key(diff_id: &Sha256Digest) -> memobuild_tree::KeyDigest {
     KeyHasher::new(IMPORTED).value(diff_id).finish()
+}
+
+/// For those who read an image's tree without a build around it.
+impl memobuild_store::Provider for BaseImage {
+    fn bring(&self, digest: &ContentDigest) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self::bring(self, digest, &|_, _| {})?)
+    }
+}
+
+/// The record of a layer's table of contents.
+pub fn contents_record(diff_id: &Sha256Digest) -> (&'static str, memobuild_tree::KeyDigest) {
+    (CONTENTS, key(diff_id))
 }
 
 /// The diff of a layer that was imported at some time, as far as it is still known here. Nothing is fetched.

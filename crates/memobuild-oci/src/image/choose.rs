@@ -83,6 +83,7 @@ fn media_type(place: &Place, what: &str, bytes: &[u8]) -> Result<String, ImageEr
 /// The image of a platform under a manifest or index.
 pub(super) struct Chosen {
     pub(super) manifest: Manifest,
+    pub(super) manifest_bytes: Vec<u8>,
     pub(super) digest: Sha256Digest,
     pub(super) config: ImageConfig,
     pub(super) config_bytes: Vec<u8>,
@@ -178,5 +179,5 @@ fn read(place: &Place, at: &Descriptor, bytes: Option<Vec<u8>>, store: &Store) -
     let config_bytes = place.document(&manifest.config, store)?;
     let config: ImageConfig = serde_json::from_slice(&config_bytes)
         .map_err(|e| place.invalid(&manifest.config.digest.to_string(), &e.to_string()))?;
-    Ok(Chosen { manifest, digest: at.digest, config, config_bytes })
+    Ok(Chosen { manifest, manifest_bytes, digest: at.digest, config, config_bytes })
 }

@@ -27,6 +27,8 @@ pub struct StoredImage {
     pub manifest: Option<Descriptor>,
     /// When it was put here, in seconds since the epoch.
     pub created_secs: i64,
+    /// Shared caches that hold bundles which are not here.
+    pub caches: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +39,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     manifest: Option<Descriptor>,
     created: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    caches: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,8 +61,8 @@ impl StoredImage {
         refs.extend(self.manifest.iter().map(|m| Ref::Oci(m.digest)));
         let mut layers = Vec::new();
         for layer in &self.layers {
-            refs.extend(layer.bundle.map(Ref::Bundle));
-            // A blob that is still where the base image came from is not the store's to keep.
+            // What is still where the base image came from, or in a shared cache, is not the store's to keep.
+            refs.extend(layer.bundle.filter(|bundle| store.holds_bundle(bundle)).map(Ref::Bundle));
             refs.extend(
                 layer.blob.iter().filter(|b| store.oci_blob_path(&b.digest).is_some()).map(|b| Ref::Oci(b.digest)),
             );
@@ -75,6 +79,7 @@ impl StoredImage {
             layers,
             manifest: self.manifest.clone(),
             created: self.created_secs,
+            caches: self.caches.clone(),
         };
         let value = serde_json::to_vec(&record).map_err(|e| invalid("the record", e))?;
         for name in names {
@@ -124,7 +129,8 @@ fn parse(what: &str, value: &[u8]) -> Result<StoredImage, ImageError> {
         })
     };
     let layers = record.layers.into_iter().map(layer).collect::<Result<_, ImageError>>()?;
-    Ok(StoredImage { config: record.config, layers, manifest: record.manifest, created_secs: record.created })
+    let Record { config, manifest, created, caches, .. } = record;
+    Ok(StoredImage { config, layers, manifest, created_secs: created, caches })
 }
 
 fn invalid(what: &str, why: impl std::fmt::Display) -> ImageError {

@@ -161,7 +161,7 @@ fn own_images_are_kept_under_their_names() {
     // The layer is known as a bundle alone: its blob is made when it is asked for.
     let layers = vec![BaseLayer { diff_id: base.layers[0].diff_id, blob: None, bundle: Some(bundle), origin: None }];
     let config = Descriptor::new(media::CONFIG, digest, base.config_bytes.len() as u64);
-    let image = StoredImage { config, layers, manifest: None, created_secs: 5 };
+    let image = StoredImage { config, layers, manifest: None, created_secs: 5, caches: Vec::new() };
     let names: Vec<Reference> = vec!["a".parse().unwrap(), "b.io/c:1".parse().unwrap()];
     image.tag(&store, &names).unwrap();
     assert_eq!(StoredImage::by_tag(&store, &"a:latest".parse().unwrap()).unwrap(), Some(image.clone()));

@@ -8,7 +8,7 @@ use std::{
 use memobuild_image::Descriptor;
 use memobuild_store::{Ref, Store};
 use memobuild_tree::{
-    BundleId, Change, Diff, DirChange, KeyHasher, LinkId, Meta, Node, Sha256Digest, SpecialKind, path,
+    BundleId, Change, Diff, DirChange, KeyDigest, KeyHasher, LinkId, Meta, Node, Sha256Digest, SpecialKind, path,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -17,7 +17,7 @@ use super::{
     LayerError,
     compress::{self, Compression, compress},
     decompress::Sniffed,
-    tar::{Header, HeaderKind, TarWriter},
+    tar::{BLOCK, Header, HeaderKind, TarWriter},
 };
 
 /// What is done to modification times. Fractions of seconds are always cut off, as containerd does it.
@@ -82,14 +82,12 @@ pub fn export_layer(
     compression: Compression,
     policy: TimestampPolicy,
 ) -> Result<ExportedLayer, LayerError> {
-    let (kind, level) = compression.tag();
-    let key = key(EXPORTED, bundle, policy).u64(kind).u64(level).finish();
-    if let Some(known) = store.record_get(EXPORTED, &key)?
-        && let Ok(layer) = serde_json::from_slice::<ExportedLayer>(&known)
-        && store.oci_blob_path(&layer.blob.digest).is_some()
+    if let Some(known) = known_export(store, bundle, compression, policy)?
+        && store.oci_blob_path(&known.blob.digest).is_some()
     {
-        return Ok(layer);
+        return Ok(known);
     }
+    let (_, key) = exported_record(bundle, compression, policy);
     let diff = store.load_bundle(bundle)?.ok_or(LayerError::NoBundle(*bundle))?;
     let known = known_diff_id(store, bundle, policy)?;
     let made = compress(store, compression, known, |out| write_layer(&diff, store, policy, out))?;
@@ -101,6 +99,32 @@ pub fn export_layer(
         store.record_put(EXPORTED, &key, &value, &[Ref::Oci(layer.blob.digest)])?;
     }
     Ok(layer)
+}
+
+/// What [`export_layer`] made at some time, here or on a machine that shares its cache: the blob need not be here.
+pub fn known_export(
+    store: &Store,
+    bundle: &BundleId,
+    compression: Compression,
+    policy: TimestampPolicy,
+) -> Result<Option<ExportedLayer>, LayerError> {
+    let (ns, key) = exported_record(bundle, compression, policy);
+    Ok(store.record_get(ns, &key)?.and_then(|known| serde_json::from_slice(&known).ok()))
+}
+
+/// The record of what [`export_layer`] makes.
+pub fn exported_record(
+    bundle: &BundleId,
+    compression: Compression,
+    policy: TimestampPolicy,
+) -> (&'static str, KeyDigest) {
+    let (kind, level) = compression.tag();
+    (EXPORTED, key(EXPORTED, bundle, policy).u64(kind).u64(level).finish())
+}
+
+/// The record of what [`layer_diff_id`] gives.
+pub fn diff_id_record(bundle: &BundleId, policy: TimestampPolicy) -> (&'static str, KeyDigest) {
+    (DIFF_ID, key(DIFF_ID, bundle, policy).finish())
 }
 
 /// The diff ID that [`export_layer`] would give the bundle in any form but eStargz, without compressing or keeping
@@ -219,9 +243,40 @@ fn write(
     out: &mut dyn Write,
     whiteouts: bool,
 ) -> Result<(), LayerError> {
-    let mut export = Export { tar: TarWriter::new(out), store, policy, whiteouts, first: HashMap::new() };
+    let mut export =
+        Export { tar: TarWriter::new(out), store, policy, whiteouts, first: HashMap::new(), unwritten: None };
     export.dir(&diff.root, &mut Vec::new())?;
     export.tar.finish().map(drop).map_err(LayerError::Write)
+}
+
+/// Bytes that [`write_layer`] would write. No file is read for it.
+pub(crate) fn layer_size(diff: &Diff, store: &Store, policy: TimestampPolicy) -> Result<u64, LayerError> {
+    let mut heads = Length(0);
+    let mut export = Export {
+        tar: TarWriter::new(&mut heads),
+        store,
+        policy,
+        whiteouts: true,
+        first: HashMap::new(),
+        unwritten: Some(0),
+    };
+    export.dir(&diff.root, &mut Vec::new())?;
+    let data = export.unwritten.unwrap_or_default();
+    export.tar.finish().map(drop).map_err(LayerError::Write)?;
+    Ok(heads.0 + data)
+}
+
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Export<'a, 'w> {
@@ -231,6 +286,8 @@ struct Export<'a, 'w> {
     whiteouts: bool,
     /// The first path of each group of hard links.
     first: HashMap<LinkId, Vec<u8>>,
+    /// Only lengths are wanted: bytes of file data so far, padding included, that were left out.
+    unwritten: Option<u64>,
 }
 
 impl Export<'_, '_> {
@@ -312,6 +369,10 @@ impl Export<'_, '_> {
         let header = Header { size: file.size, ..self.with_meta(at, HeaderKind::File, &file.meta) };
         self.tar.header(&header).map_err(|e| cannot(at, e))?;
         if file.size == 0 {
+            return Ok(());
+        }
+        if let Some(unwritten) = &mut self.unwritten {
+            *unwritten += file.size.next_multiple_of(BLOCK as u64);
             return Ok(());
         }
         let content = self.store.content(&file.content)?;

@@ -359,6 +359,7 @@ proptest! {
         let compression = [Compression::None, Compression::default(), Compression::Zstd { level: 3 }][kind as usize];
         let mut written = Vec::new();
         write_layer(&diff, &store, TimestampPolicy::Keep, &mut written).unwrap();
+        prop_assert_eq!(layer_size(&diff, &store, TimestampPolicy::Keep).unwrap(), written.len() as u64);
         // Whichever of the two comes first computes it, and the other takes it over.
         if named_before {
             let diff_id = layer_diff_id(&store, &bundle, TimestampPolicy::Keep).unwrap();

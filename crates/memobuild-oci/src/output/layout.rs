@@ -17,17 +17,19 @@ use serde::Serialize;
 use super::{Dest, OutputError, OutputImage, dest::Sink};
 use crate::layer::tar::{Header, HeaderKind, TarWriter};
 
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// What stands in `oci-layout`.
+pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const CREATED: &str = "org.opencontainers.image.created";
 
+/// An image in `manifest.json` of a docker archive.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+pub(crate) struct Saved {
+    pub(crate) config: String,
+    pub(crate) repo_tags: Option<Vec<String>>,
+    pub(crate) layers: Vec<String>,
 }
 
 /// Writes an OCI layout: a tar, or a directory, into whose `index.json` the image is put beside those that are there.
@@ -130,7 +132,7 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), OutputError> {
 }
 
 /// The entries in `index.json`: one for each name.
-fn entries(image: &OutputImage) -> Vec<Descriptor> {
+pub(crate) fn entries(image: &OutputImage) -> Vec<Descriptor> {
     let mut root = image.root.clone();
     if let Some(created) = &image.created {
         root.annotations.entry(CREATED.into()).or_insert_with(|| created.clone());

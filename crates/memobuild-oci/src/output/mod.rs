@@ -19,9 +19,10 @@ use memobuild_store::Store;
 
 pub use dest::Dest;
 pub use error::OutputError;
+pub(crate) use layout::{LAYOUT, Saved, entries};
 pub use layout::{write_docker, write_oci};
 pub use local::write_local;
-pub use push::{Push, Report};
+pub use push::{Push, Recipe, Report};
 pub use rootfs::write_tar;
 
 use crate::reference::Reference;

@@ -14,11 +14,12 @@ use std::{
 
 use memobuild_image::{Descriptor, Index, Manifest, media};
 use memobuild_store::Store;
-use memobuild_tree::Sha256Digest;
+use memobuild_tree::{BundleId, Sha256Digest};
 
 use super::{OutputError, layout::read};
 use crate::{
     image::{BaseImage, Progress},
+    layer::{Compression, TimestampPolicy, export_layer},
     reference::Reference,
     registry::{Pushed, Registries, RegistryError},
 };
@@ -36,6 +37,19 @@ pub struct Push<'a> {
     pub root: &'a Descriptor,
     /// Images whose layers may lie elsewhere until they are needed.
     pub bases: Vec<&'a BaseImage>,
+    /// Layers that are made only if the registry lacks them.
+    pub recipes: BTreeMap<Sha256Digest, Recipe>,
+}
+
+/// How a layer's blob is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// Of what.
+    pub bundle: BundleId,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// What is done to times.
+    pub policy: TimestampPolicy,
 }
 
 /// How much of an image had to be sent.
@@ -169,6 +183,9 @@ impl Push<'_> {
                 && self.store.oci_blob_path(&blob.digest).is_none()
             {
                 base.ensure_blob(at, &|_, _| ()).map_err(|e| broken(e.into()))?;
+            } else if let Some(recipe) = self.recipes.get(&blob.digest) {
+                let Recipe { bundle, compression, policy } = recipe;
+                export_layer(self.store, bundle, *compression, *policy).map_err(|e| broken(e.into()))?;
             }
             let path = self.store.oci_blob_path(&blob.digest);
             let path = path.ok_or_else(|| broken(OutputError::NoBlob(blob.digest).into()))?;

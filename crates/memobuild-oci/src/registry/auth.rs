@@ -1,28 +1,117 @@
-//! What a registry asks for when it answers 401, and how to get it (distribution's token specification).
+//! What a registry asks for when it answers 401, and how to get it (distribution's token specification; RFC 6750).
+//!
+//! A token is asked for with all that will be done with it, not only with what the first request needs: a push is one
+//! token, and taking a blob over from another repository needs the right to read there too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::Deserialize;
 
-use super::credentials::Credentials;
+use super::{RegistryError, client::Target, credentials::Credentials, exchange::retry_after};
+
+/// How long a token holds that does not say it.
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// A `WWW-Authenticate` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+        /// Why the token that was shown is not good enough, such as `invalid_token`.
+        error: Option<String>,
+    },
 }
 
 /// What a token server answers.
-#[derive(Deserialize)]
-pub(super) struct Token {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
 }
 
-impl Token {
-    pub(super) fn value(self) -> Option<String> {
-        [self.token, self.access_token].into_iter().find(|t| !t.is_empty())
+/// An `Authorization`, and how long it holds.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) authorization: String,
+    until: Option<Instant>,
+    /// Whether it was given to somebody with a name.
+    pub(super) named: bool,
+}
+
+impl Granted {
+    pub(super) fn forever(authorization: String) -> Self {
+        Self { authorization, until: None, named: true }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+/// What came of asking for an `Authorization`.
+pub(super) enum Outcome {
+    Granted(Granted),
+    /// Nothing that is known here would help; with the token server's words, if there are any.
+    Refused(Option<String>),
+}
+
+/// Resources, and what is to be done with them: `repository:a/b:pull,push`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Scopes(BTreeMap<String, BTreeSet<String>>);
+
+impl Scopes {
+    /// What is needed in a repository, and in another from which a blob is taken over.
+    pub(super) fn of(repository: &str, push: bool, from: Option<&str>) -> Self {
+        let actions = if push { "pull,push" } else { "pull" };
+        let from = from.map(|from| format!(" repository:{from}:pull")).unwrap_or_default();
+        Self::parse(&format!("repository:{repository}:{actions}{from}"))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut out = Self::default();
+        for scope in text.split_whitespace() {
+            // Those of other kinds are passed on as they are.
+            let (resource, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+            let actions = actions.split(',').filter(|a| !a.is_empty()).map(str::to_owned);
+            out.0.entry(resource.to_owned()).or_default().extend(actions);
+        }
+        out
+    }
+
+    /// What a registry asks for, and what is wanted here. One that calls the repository otherwise (a proxy does) knows
+    /// better.
+    fn with(mut self, asked: Option<&str>, repository: &str) -> Self {
+        let Some(asked) = asked.map(Self::parse).filter(|asked| !asked.0.is_empty()) else { return self };
+        let own = format!("repository:{repository}");
+        if !asked.0.contains_key(&own) {
+            self.0.remove(&own);
+        }
+        for (resource, actions) in asked.0 {
+            self.0.entry(resource).or_default().extend(actions);
+        }
+        self
+    }
+
+    fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(resource, actions)| {
+            let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+            if actions.is_empty() { resource.clone() } else { format!("{resource}:{}", actions.join(",")) }
+        })
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.texts().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -36,38 +125,97 @@ impl Challenge {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let (mut realm, mut service, mut scope) = (None, None, None);
+        let (mut realm, mut service, mut scope, mut error) = (None, None, None, None);
         for (key, value) in parameters(rest, ',') {
             match key.to_ascii_lowercase().as_str() {
                 "realm" => realm = Some(value),
                 "service" => service = Some(value),
                 "scope" => scope = Some(value),
+                "error" => error = Some(value),
                 _ => {}
             }
         }
-        Some(Self::Bearer { realm: realm?, service, scope })
+        Some(Self::Bearer { realm: realm?, service, scope, error })
     }
 
-    /// The fields to send to the token server for pulling from a repository.
-    pub(super) fn fields(&self, repository: &str) -> Vec<(&'static str, String)> {
-        let Self::Bearer { service, scope, .. } = self else { return Vec::new() };
-        let mut out: Vec<_> = service.iter().map(|s| ("service", s.clone())).collect();
-        out.push(("scope", scope.clone().unwrap_or_else(|| format!("repository:{repository}:pull"))));
-        out
+    /// Whether the token that was shown no longer holds, rather than never having been enough.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Bearer { error: Some(error), .. } if error == "invalid_token")
     }
 }
 
-/// The form of an OAuth2 refresh, for credentials that are a token.
-pub(super) fn refresh(
-    fields: Vec<(&'static str, String)>,
-    credentials: &Credentials,
-) -> Option<Vec<(&'static str, String)>> {
-    let Credentials::Identity(token) = credentials else { return None };
-    let mut form = fields;
-    form.push(("grant_type", "refresh_token".into()));
-    form.push(("client_id", "memobuild".into()));
-    form.push(("refresh_token", token.clone()));
-    Some(form)
+impl Target<'_> {
+    /// The `Authorization` that answers a challenge.
+    pub(super) fn authorize(&self, challenges: &[Challenge], wanted: &Scopes) -> Result<Outcome, RegistryError> {
+        let credentials = self.credentials();
+        let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
+        let Some(Challenge::Bearer { realm, service, scope, .. }) = bearer else {
+            let basic = credentials.as_ref().filter(|_| challenges.contains(&Challenge::Basic));
+            let basic = basic.and_then(Credentials::basic).map(Granted::forever);
+            return Ok(basic.map_or(Outcome::Refused(None), Outcome::Granted));
+        };
+        if !realm.starts_with("https://") && !self.may_be_plain() {
+            return Err(self.protocol(format!("the registry names a token server without https: {realm}")));
+        }
+        let scopes = wanted.clone().with(scope.as_deref(), &self.repository);
+        let service = service.iter().map(|s| ("service", s.clone()));
+        let agent = self.token_agent(realm)?;
+        let answer = match &credentials {
+            Some(Credentials::Identity(token)) => {
+                let form = service.chain([
+                    ("scope", scopes.to_string()),
+                    ("grant_type", "refresh_token".into()),
+                    ("client_id", "memobuild".into()),
+                    ("refresh_token", token.clone()),
+                ]);
+                agent.post(realm).send_form(form)
+            }
+            other => {
+                let scopes = scopes.texts().map(|scope| ("scope", scope));
+                let mut request = agent.get(realm).query_pairs(service.chain(scopes));
+                if let Some(basic) = other.as_ref().and_then(Credentials::basic) {
+                    request = request.header("authorization", basic);
+                }
+                // The name and password are not sent on to wherever it leads.
+                request.config().max_redirects(5).build().call()
+            }
+        };
+        let mut answer = answer.map_err(|e| self.transport(e))?;
+        match answer.status().as_u16() {
+            200..=299 => {}
+            400 | 401 | 403 => return Ok(Outcome::Refused(words(&mut answer))),
+            status => {
+                return Err(RegistryError::Status {
+                    registry: self.registry.into(),
+                    repository: self.repository.to_string(),
+                    status,
+                    retry_after: retry_after(&answer),
+                    detail: Some(format!("from the token server {realm}")),
+                });
+            }
+        }
+        let text = self.read(&mut answer, 1 << 20)?.unwrap_or_default();
+        let token: Token = serde_json::from_slice(&text).unwrap_or_default();
+        let value = [token.token, token.access_token].into_iter().flatten().find(|t| !t.is_empty());
+        let value = value.ok_or_else(|| self.protocol(format!("the token server {realm} gave no token")))?;
+        // A little less, for the way there.
+        let life = token.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).mul_f64(0.9);
+        Ok(Outcome::Granted(Granted {
+            authorization: format!("Bearer {value}"),
+            until: Instant::now().checked_add(life),
+            named: credentials.is_some(),
+        }))
+    }
+}
+
+/// Why a token server gives none: in a registry's form, or in that of OAuth2 (RFC 6749, 5.2) and others.
+fn words(answer: &mut ureq::http::Response<ureq::Body>) -> Option<String> {
+    let text = answer.body_mut().with_config().limit(64 * 1024).read_to_vec().ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let error = value.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&value);
+    let part = |name: &str| error.get(name).and_then(|v| v.as_str()).filter(|t| !t.is_empty());
+    let names = ["message", "details", "error_description", "error", "code"];
+    Some(names.into_iter().find_map(part)?.chars().take(300).collect())
 }
 
 /// `key="value",key=value` with that separator, and backslashes in quotes: the parameters of a header.
@@ -108,16 +256,35 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let text = r#"Bearer realm="https://a.io/token?x=1",service="a \"b\"", scope=repository:a/b:pull,push"#;
-        let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(text) else { panic!() };
+        let text =
+            r#"Bearer realm="https://a.io/token?x=1",service="a \"b\"",scope="repository:a/b:pull,push",error=x"#;
+        let Some(Challenge::Bearer { realm, service, scope, error }) = Challenge::parse(text) else { panic!() };
         assert_eq!((realm.as_str(), service.as_deref()), ("https://a.io/token?x=1", Some(r#"a "b""#)));
-        assert_eq!(scope.as_deref(), Some("repository:a/b:pull"));
+        assert_eq!((scope.as_deref(), error.as_deref()), (Some("repository:a/b:pull,push"), Some("x")));
         assert_eq!(Challenge::parse("basic realm=x"), Some(Challenge::Basic));
         assert_eq!(Challenge::parse("Negotiate"), None);
         assert_eq!(Challenge::parse("Bearer service=x"), None);
         assert_eq!(
             Challenge::parse(r#"Bearer realm="a\"#),
-            Some(Challenge::Bearer { realm: "a".into(), service: None, scope: None })
+            Some(Challenge::Bearer { realm: "a".into(), service: None, scope: None, error: None })
         );
+    }
+
+    #[test]
+    fn scopes_are_put_together() {
+        let pull = Scopes::of("a/b", false, None);
+        assert_eq!(pull.to_string(), "repository:a/b:pull");
+        let push = Scopes::of("a/b", true, Some("c"));
+        assert_eq!(push.to_string(), "repository:a/b:pull,push repository:c:pull");
+        let asked = |scope| push.clone().with(scope, "a/b").to_string();
+        assert_eq!(asked(None), push.to_string());
+        assert_eq!(asked(Some(" ")), push.to_string());
+        // The registry asks for what this one request needs, and for more that it alone knows of.
+        assert_eq!(asked(Some("repository:a/b:pull aws")), "aws repository:a/b:pull,push repository:c:pull");
+        // It calls the repository otherwise.
+        let proxied = pull.clone().with(Some("repository:hub/a/b:pull"), "a/b");
+        assert_eq!(proxied.to_string(), "repository:hub/a/b:pull");
+        // A port in the name.
+        assert_eq!(Scopes::parse("repository:a.io:5000/b:pull").to_string(), "repository:a.io:5000/b:pull");
     }
 }

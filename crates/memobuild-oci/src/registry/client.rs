@@ -1,42 +1,29 @@
-//! Connections, credentials and the one way in which requests are made.
+//! All registries of a process: their settings, connections and credentials, and which host is asked.
 
 use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-    time::Duration,
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use memobuild_image::Descriptor;
 use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
-use ureq::{
-    Agent, Body, SendBody,
-    http::{Method, Request, Response},
-};
+use ureq::Agent;
 
 use super::{
-    RegistryError,
-    auth::{Challenge, Token, refresh},
+    RegistryError, RegistryOptions,
+    address::{parts, same_host},
+    auth::{Granted, Scopes},
     credentials::{Credentials, DockerConfig},
+    options::Login,
     retry::Backoff,
-    tls::agent,
+    tls::{host_agent, registry_agent},
 };
 use crate::reference::Reference;
 
-/// How registries are spoken to.
-#[derive(Debug, Clone, Default)]
-pub struct RegistryOptions {
-    /// Hosts (with port) whose certificate is not checked, and that may speak plain http.
-    pub insecure: Vec<String>,
-    /// Hosts to ask in place of others: `(docker.io, mirror.example)`. The other is asked if the mirror fails.
-    pub mirrors: Vec<(String, String)>,
-    /// The directory of docker's `config.json`; `None`: `DOCKER_CONFIG`, else `~/.docker`.
-    pub docker_config: Option<PathBuf>,
-}
+/// Where Docker's own registry is.
+pub(super) const HUB: &str = "registry-1.docker.io";
 
 /// A manifest or index as the registry sent it, its digest verified where one was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +40,27 @@ pub struct FetchedManifest {
 #[derive(Clone)]
 pub struct Registries(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     options: RegistryOptions,
     // Made when first used: that reads the machine's certificates, which most builds never need.
     checked: LazyLock<Agent>,
     unchecked: LazyLock<Agent>,
+    /// Those of hosts that have certificates of their own.
+    agents: Mutex<HashMap<String, Agent>>,
     config: DockerConfig,
-    /// `Authorization` by host and repository.
-    tokens: Mutex<HashMap<(String, String), String>>,
+    /// What docker's configuration has for a registry; a helper is asked once.
+    credentials: Mutex<HashMap<String, Option<Credentials>>>,
+    tokens: Mutex<HashMap<(String, Scopes), Arc<Slot>>>,
     /// The scheme that a host has answered to.
     schemes: Mutex<HashMap<String, &'static str>>,
+    /// Mirrors that did not answer.
+    silent: Mutex<HashSet<String>>,
+    /// Held while a referrers tag is changed.
+    pub(super) referrers: Mutex<()>,
 }
+
+/// A token's place; locked while one is fetched, so that each is fetched once.
+pub(super) type Slot = Mutex<Option<Granted>>;
 
 impl std::fmt::Debug for Registries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,58 +70,42 @@ impl std::fmt::Debug for Registries {
 
 /// One repository on one host.
 pub(super) struct Target<'a> {
-    inner: &'a Inner,
+    pub(super) inner: &'a Inner,
     /// As the user wrote it.
     pub(super) registry: &'a str,
-    host: &'a str,
-    pub(super) repository: &'a str,
-}
-
-/// A request, which may have to be sent twice.
-pub(super) struct Question<'a> {
-    pub(super) method: Method,
-    /// Below the repository, or an absolute path or address that the registry named.
-    pub(super) path: &'a str,
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) payload: Payload<'a>,
-}
-
-/// What a request carries.
-pub(super) enum Payload<'a> {
-    None,
-    Bytes(&'a [u8]),
-    /// So many bytes of a file from an offset on; told of how many have been read.
-    Part {
-        file: &'a File,
-        offset: u64,
-        length: u64,
-        progress: &'a (dyn Fn(u64) + Sync),
-    },
-}
-
-/// An answer, and whether it was given to somebody with a name.
-pub(super) struct Answer {
-    pub(super) response: Response<Body>,
-    with_credentials: bool,
+    pub(super) host: &'a str,
+    pub(super) repository: Cow<'a, str>,
+    /// Whether something will be written.
+    pub(super) push: bool,
 }
 
 impl Registries {
     /// Reads the user's credentials; connects to nothing.
     pub fn new(options: RegistryOptions) -> Self {
         Self(Arc::new(Inner {
-            checked: LazyLock::new(|| agent(false)),
-            unchecked: LazyLock::new(|| agent(true)),
+            checked: LazyLock::new(|| registry_agent(false)),
+            unchecked: LazyLock::new(|| registry_agent(true)),
+            agents: Mutex::default(),
             config: DockerConfig::load(options.docker_config.clone()),
+            credentials: Mutex::default(),
             tokens: Mutex::default(),
             schemes: Mutex::default(),
+            silent: Mutex::default(),
+            referrers: Mutex::default(),
             options,
         }))
     }
 
+    /// The repository itself, never a mirror, to read from.
+    pub(super) fn source<'a>(&'a self, reference: &'a Reference) -> Target<'a> {
+        let host = if reference.registry == "docker.io" { HUB } else { &reference.registry };
+        let repository = Cow::Borrowed(reference.repository.as_str());
+        Target { inner: &self.0, registry: &reference.registry, host, repository, push: false }
+    }
+
     /// The repository itself, never a mirror: what is pushed goes where it was said to go.
     pub(super) fn target<'a>(&'a self, reference: &'a Reference) -> Target<'a> {
-        let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
-        Target { inner: &self.0, registry: &reference.registry, host, repository: &reference.repository }
+        Target { push: true, ..self.source(reference) }
     }
 
     /// The manifest or index that a reference names, by its digest if it has one.
@@ -152,24 +133,35 @@ impl Registries {
         self.each(reference, |target| target.blob(blob, store, progress))
     }
 
-    /// Asks the mirrors of a registry and then itself, until one answers.
-    fn each<T>(
+    /// Asks the mirrors of a registry and then itself, until one answers. A mirror is another host: it is shown its own
+    /// credentials, and none of the registry's. One that can't be reached is not asked again.
+    pub(super) fn each<T>(
         &self,
         reference: &Reference,
         ask: impl Fn(&Target<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let inner = &*self.0;
-        let target = |host| Target { inner, registry: &reference.registry, host, repository: &reference.repository };
-        for (of, mirror) in &inner.options.mirrors {
-            if *of != reference.registry {
+        for mirror in inner.options.mirrors_of(&reference.registry) {
+            if lock(&inner.silent).contains(mirror) {
                 continue;
             }
-            match ask(&target(mirror)) {
-                Err(e) if !matches!(e, RegistryError::Store(_)) => tracing::warn!("mirror {mirror}: {e}"),
+            let repository = Cow::Borrowed(reference.repository.as_str());
+            let (host, repository) = match mirror.trim_end_matches('/').split_once('/') {
+                Some((host, path)) => (host, Cow::Owned(format!("{path}/{repository}"))),
+                None => (mirror, repository),
+            };
+            match ask(&Target { inner, registry: host, host, repository, push: false }) {
+                Err(e @ RegistryError::Store(_)) => return Err(e),
+                Err(e) => {
+                    tracing::warn!("mirror {mirror}: {e}");
+                    if matches!(e, RegistryError::Transport { .. } | RegistryError::Settings { .. }) {
+                        lock(&inner.silent).insert(mirror.to_owned());
+                    }
+                }
                 answer => return answer,
             }
         }
-        ask(&self.target(reference))
+        ask(&self.source(reference))
     }
 }
 
@@ -187,245 +179,115 @@ impl Target<'_> {
         }
     }
 
-    /// A place that the registry named: as a path if it is on the host itself, which is then asked as before (registries
-    /// behind a proxy often name themselves by http), else whole. Without https another host gets nothing.
-    pub(super) fn own_path(&self, place: &str) -> Result<String, RegistryError> {
-        let Some((scheme, rest)) = place.split_once("://") else { return Ok(place.to_owned()) };
-        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if host.eq_ignore_ascii_case(self.host) {
-            return Ok(path.to_owned());
+    /// What the registry is to be shown, or what its token server is.
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        if let Some(Login::Password { user, password }) = self.inner.options.login(self.registry) {
+            return Some(Credentials::Password { user: user.clone(), password: password.clone() });
         }
-        if scheme != "https" && !is_loopback(host) {
-            return Err(self.protocol(format!("the registry wants an upload to go to {host} without https")));
-        }
-        Ok(place.to_owned())
+        let mut known = lock(&self.inner.credentials);
+        known.entry(self.registry.to_owned()).or_insert_with(|| self.inner.config.for_registry(self.registry)).clone()
     }
 
-    /// Asks for something, answered by 200 or 206.
-    pub(super) fn get(
-        &self,
-        path: &str,
-        headers: &[(&str, &str)],
-        what: &str,
-    ) -> Result<Response<Body>, RegistryError> {
-        let answer = self.ask(&Question { method: Method::GET, path, headers, payload: Payload::None })?;
-        match answer.response.status().as_u16() {
-            200 | 206 => Ok(answer.response),
-            _ => Err(self.refused(answer, what)),
+    /// The next time docker's configuration, or a helper that gives what holds for some hours only, is asked anew.
+    pub(super) fn forget_credentials(&self) {
+        lock(&self.inner.credentials).remove(self.registry);
+    }
+
+    /// A token that the registry is shown without being asked for one.
+    pub(super) fn fixed_token(&self) -> Option<Granted> {
+        match self.inner.options.login(self.registry)? {
+            Login::Token(token) => Some(Granted::forever(format!("Bearer {token}"))),
+            Login::Password { .. } => None,
         }
     }
 
-    /// One request, with authorisation if it is asked for. Any answer but "who are you" is the caller's to read.
-    pub(super) fn ask(&self, question: &Question<'_>) -> Result<Answer, RegistryError> {
-        // Another host that the registry names gets none of its credentials.
-        if question.path.contains("://") {
-            let response = self.send(question, None)?;
-            return Ok(Answer { response, with_credentials: false });
-        }
-        let key = (self.host.to_owned(), self.repository.to_owned());
-        let known = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let mut response = self.send(question, known.as_deref())?;
-        let mut with_credentials = false;
-        if response.status() == 401 {
-            // All headers are looked at: some registries offer both ways.
-            let challenges: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
-            let challenges = challenges.iter().filter_map(|v| Challenge::parse(v.to_str().ok()?)).collect::<Vec<_>>();
-            let credentials = self.inner.config.for_registry(self.registry);
-            with_credentials = credentials.is_some();
-            if let Some(authorization) = self.authorize(&challenges, credentials.as_ref())? {
-                response = self.send(question, Some(&authorization))?;
-                if response.status() != 401 {
-                    self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, authorization);
-                }
-            }
-        }
-        Ok(Answer { response, with_credentials })
+    /// Whether what is shown to the registry was given for it, rather than found in docker's configuration.
+    pub(super) fn has_login(&self) -> bool {
+        self.inner.options.login(self.registry).is_some()
     }
 
-    /// The error that an answer is.
-    pub(super) fn refused(&self, answer: Answer, what: &str) -> RegistryError {
-        let Answer { mut response, with_credentials } = answer;
-        match response.status().as_u16() {
-            404 => RegistryError::NotFound {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                what: what.into(),
-            },
-            401 | 403 => RegistryError::Denied {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                detail: detail(&mut response),
-                with_credentials,
-            },
-            status => RegistryError::Status {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                status,
-                retry_after: retry_after(&response),
-                detail: detail(&mut response),
-            },
-        }
+    /// The place of the token for some scopes.
+    pub(super) fn slot(&self, scopes: &Scopes) -> Arc<Slot> {
+        lock(&self.inner.tokens).entry((self.host.to_owned(), scopes.clone())).or_default().clone()
     }
 
-    fn send(&self, question: &Question<'_>, authorization: Option<&str>) -> Result<Response<Body>, RegistryError> {
-        let known = self.inner.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(self.host).copied();
-        let insecure = is_loopback(self.host) || self.inner.options.insecure.iter().any(|h| h == self.host);
-        let schemes: &[&'static str] = match known {
-            Some("http") => &["http"],
-            Some(_) => &["https"],
-            None if is_loopback(self.host) => &["http", "https"],
-            None if insecure => &["https", "http"],
-            None => &["https"],
+    /// Whether the registry is spoken to, or may be, without TLS.
+    pub(super) fn may_be_plain(&self) -> bool {
+        is_loopback(self.host) || self.inner.schemes(self.host).contains(&"http")
+    }
+
+    /// Connections to a token server: the registry's settings hold for it, unless it has its own.
+    pub(super) fn token_agent(&self, realm: &str) -> Result<Agent, RegistryError> {
+        let host = parts(realm).map(|(_, host, _)| host).filter(|host| self.inner.options.host(host).is_some());
+        self.agent(host.unwrap_or(self.host))
+    }
+
+    pub(super) fn agent(&self, host: &str) -> Result<Agent, RegistryError> {
+        self.inner.agent(host).map_err(|what| RegistryError::Settings { registry: host.into(), what })
+    }
+
+    /// Whether a place that the registry named is on its own host.
+    pub(super) fn is_own(&self, scheme: &str, host: &str) -> bool {
+        same_host(scheme, host, self.host)
+    }
+}
+
+impl Inner {
+    fn agent(&self, host: &str) -> Result<Agent, String> {
+        let unchecked = self.is_unchecked(host);
+        let Some(settings) = self.options.host(host).filter(|settings| settings.has_certificates()) else {
+            return Ok(if unchecked { self.unchecked.clone() } else { self.checked.clone() });
         };
-        let agent = if insecure { &self.inner.unchecked } else { &self.inner.checked };
-        let mut failure = None;
-        for scheme in schemes {
-            let url = match question.path {
-                path if path.contains("://") => path.to_owned(),
-                // A place on the same host, as the registry named it.
-                path if path.starts_with('/') => format!("{scheme}://{}{path}", self.host),
-                path => format!("{scheme}://{}/v2/{}/{path}", self.host, self.repository),
-            };
-            match call(agent, &url, question, authorization) {
-                // Go's servers answer so to plain http on a TLS port.
-                Ok(response) if *scheme == "http" && response.status() == 400 && schemes.len() > 1 => {}
-                Ok(response) => {
-                    self.inner.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(self.host.into(), scheme);
-                    return Ok(response);
-                }
-                Err(e) => {
-                    failure.get_or_insert(e);
-                }
-            }
+        let mut agents = lock(&self.agents);
+        if let Some(agent) = agents.get(host) {
+            return Ok(agent.clone());
         }
-        Err(self.transport(failure.unwrap_or(ureq::Error::ConnectionFailed)))
+        let agent = host_agent(settings, unchecked)?;
+        agents.insert(host.to_owned(), agent.clone());
+        Ok(agent)
     }
 
-    /// The `Authorization` that answers a challenge; `None` if nothing can.
-    fn authorize(
-        &self,
-        challenges: &[Challenge],
-        credentials: Option<&Credentials>,
-    ) -> Result<Option<String>, RegistryError> {
-        let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
-        let Some(challenge @ Challenge::Bearer { realm, .. }) = bearer else {
-            let basic = challenges.contains(&Challenge::Basic);
-            return Ok(credentials.filter(|_| basic).and_then(Credentials::basic));
-        };
-        let insecure = is_loopback(self.host) || self.inner.options.insecure.iter().any(|h| h == self.host);
-        if !realm.starts_with("https://") && !insecure {
-            return Err(self.protocol(format!("the registry names a token server without https: {realm}")));
-        }
-        let agent = if insecure { &self.inner.unchecked } else { &self.inner.checked };
-        let fields = challenge.fields(self.repository);
-        let answer = match credentials.and_then(|c| refresh(fields.clone(), c)) {
-            Some(form) => agent.post(realm).send_form(form),
-            None => {
-                let mut request = agent.get(realm).query_pairs(fields);
-                if let Some(basic) = credentials.and_then(Credentials::basic) {
-                    request = request.header("authorization", basic);
-                }
-                request.call()
-            }
-        };
-        let mut answer = answer.map_err(|e| self.transport(e))?;
-        match answer.status().as_u16() {
-            200..=299 => {}
-            401 | 403 => return Ok(None),
-            status => {
-                return Err(RegistryError::Status {
-                    registry: self.registry.into(),
-                    repository: self.repository.into(),
-                    status,
-                    retry_after: retry_after(&answer),
-                    detail: Some(format!("from the token server {realm}")),
-                });
-            }
-        }
-        let text = answer.body_mut().read_to_vec().map_err(|e| self.transport(e))?;
-        let token = serde_json::from_slice::<Token>(&text).ok().and_then(Token::value);
-        let token = token.ok_or_else(|| self.protocol(format!("the token server {realm} gave no token")))?;
-        Ok(Some(format!("Bearer {token}")))
+    fn is_unchecked(&self, host: &str) -> bool {
+        let settings = self.options.host(host);
+        // On this machine nobody listens in; but who names an authority wants it to be checked.
+        is_loopback(host) && !settings.is_some_and(|s| s.has_certificates())
+            || settings.is_some_and(|s| s.insecure)
+            || self.options.insecure.iter().any(|h| h == host)
     }
 
-    pub(super) fn transport(&self, source: ureq::Error) -> RegistryError {
-        RegistryError::Transport {
-            registry: self.registry.into(),
-            repository: self.repository.into(),
-            source: Box::new(source),
+    /// The schemes that a host may speak, the likelier first.
+    pub(super) fn schemes(&self, host: &str) -> &'static [&'static str] {
+        let settings = self.options.host(host);
+        match lock(&self.schemes).get(host) {
+            Some(&"http") => return &["http"],
+            Some(_) => return &["https"],
+            None => {}
+        }
+        match settings {
+            Some(settings) if settings.http => &["http"],
+            Some(settings) if settings.has_certificates() => &["https"],
+            _ if is_loopback(host) => &["http", "https"],
+            _ if self.options.insecure.iter().any(|h| h == host) => &["https", "http"],
+            _ => &["https"],
         }
     }
 
-    pub(super) fn protocol(&self, what: String) -> RegistryError {
-        RegistryError::Protocol { registry: self.registry.into(), repository: self.repository.into(), what }
+    /// Whether a host is known to speak plain http, or may.
+    pub(super) fn is_plain(&self, host: &str) -> bool {
+        self.options.host(host).is_some_and(|s| s.http) || self.options.insecure.iter().any(|h| h == host)
+    }
+
+    pub(super) fn answered(&self, host: &str, scheme: &'static str) {
+        lock(&self.schemes).insert(host.to_owned(), scheme);
     }
 }
 
-/// The client's own error in one of reading a body.
-pub(super) fn io_error(e: io::Error) -> ureq::Error {
-    match e.downcast::<ureq::Error>() {
-        Ok(inner) => inner,
-        Err(e) => ureq::Error::Io(e),
-    }
-}
-
-fn call(
-    agent: &Agent,
-    url: &str,
-    question: &Question<'_>,
-    authorization: Option<&str>,
-) -> Result<Response<Body>, ureq::Error> {
-    let mut request = Request::builder().method(question.method.clone()).uri(url);
-    for (name, value) in question.headers.iter().copied().chain(authorization.map(|a| ("authorization", a))) {
-        request = request.header(name, value);
-    }
-    match &question.payload {
-        Payload::None => agent.run(request.body(())?),
-        Payload::Bytes(bytes) => agent.run(request.body(*bytes)?),
-        Payload::Part { file, offset, length, progress } => {
-            let mut part = Part { file, at: *offset, left: *length, progress: *progress };
-            agent.run(request.header("content-length", *length).body(SendBody::from_reader(&mut part))?)
-        }
-    }
-}
-
-/// Part of a file being sent.
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    left: u64,
-    progress: &'a (dyn Fn(u64) + Sync),
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at)?;
-        self.at += count as u64;
-        self.left -= count as u64;
-        (self.progress)(self.at);
-        Ok(count)
-    }
-}
-
-/// What a server wishes: a number of seconds (RFC 9110; a date is no use to a clock that may differ).
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let text = response.headers().get("retry-after")?.to_str().ok()?;
-    Some(Duration::from_secs(text.trim().parse().ok()?))
-}
-
-/// The message in an error answer (distribution-spec, "Error Codes").
-fn detail(response: &mut Response<Body>) -> Option<String> {
-    let mut text = Vec::new();
-    response.body_mut().as_reader().take(16 * 1024).read_to_end(&mut text).ok()?;
-    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let error = value.get("errors")?.get(0)?;
-    let part = |name: &str| error.get(name).and_then(|v| v.as_str()).filter(|t| !t.is_empty());
-    Some(part("message").or(part("code"))?.chars().take(300).collect())
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the host is this machine, where plain http does no harm (as docker has it).
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(name, _)| !name.ends_with(':')).map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -29,6 +29,16 @@ pub enum RegistryError {
         detail: Option<String>,
         /// Whether credentials were sent.
         with_credentials: bool,
+        /// Whether these were given to memobuild itself, and not found in docker's configuration.
+        login: bool,
+    },
+    /// What the user's settings say of a host can't be used.
+    #[error("{registry}: {what}")]
+    Settings {
+        /// Host.
+        registry: String,
+        /// What is wrong with them.
+        what: String,
     },
     /// An answer that says no.
     #[error("{registry}: {repository}: the registry answered {status}{}", detail.as_ref().map(|d| format!(": {d}")).unwrap_or_default())]
@@ -95,17 +105,39 @@ impl RegistryError {
             Self::NotFound { .. } => {
                 "check the name and tag; a private repository may hide behind this answer: log in".into()
             }
-            Self::Denied { with_credentials: true, .. } => {
-                "the credentials in ~/.docker/config.json do not allow it".into()
+            Self::Denied { login: true, registry, .. } => {
+                format!("the login that memobuild was given for {registry} does not allow it, or has expired")
             }
+            Self::Denied { with_credentials: true, registry, .. } => format!(
+                "the credentials in ~/.docker/config.json do not allow it, or have expired: docker login {registry}"
+            ),
             Self::Denied { registry, .. } => format!("is the name right? If it is private: docker login {registry}"),
-            Self::Status { status: 429, .. } => "too many pulls: wait, log in, or use a mirror".into(),
+            Self::Settings { .. } => "check what the settings say of this registry".into(),
+            Self::Status { status: 429, retry_after: Some(wait), .. } => {
+                format!("too many requests: wait {} s, log in, or use a mirror", wait.as_secs())
+            }
+            Self::Status { status: 429, .. } => "too many requests: wait, log in, or use a mirror".into(),
+            Self::Status { status: 404, .. } => {
+                "the registry lacks the repository, which may have to be made there first, or something that it needs"
+                    .into()
+            }
+            Self::Status { status: 413, .. } => "the registry does not take anything as large as this".into(),
+            Self::Status { status: 500.., .. } => "the registry has trouble of its own: try again later".into(),
             Self::Transport { registry, source, .. } => match &**source {
                 ureq::Error::HostNotFound => format!("there is no host {registry}: check the name and the network"),
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => format!(
-                    "if {registry} has a certificate of its own, name it in SSL_CERT_FILE; if it speaks plain http, call it insecure"
-                ),
-                _ => "check the network and the proxy settings (HTTPS_PROXY, NO_PROXY)".into(),
+                source => match Handshake::of(source) {
+                    Some(Handshake::UnknownIssuer) => format!(
+                        "if {registry} has a certificate from an authority of its own, name the authority's PEM file in the settings of this registry (ca) or in SSL_CERT_FILE"
+                    ),
+                    Some(Handshake::WrongCertificate) => format!(
+                        "the certificate of {registry} has expired, or is made for another name: whoever runs the registry must renew it"
+                    ),
+                    Some(Handshake::ClientCertificate) => format!(
+                        "{registry} wants to see a certificate that it trusts: name one, and its key, in the settings of this registry (client certificate)"
+                    ),
+                    Some(Handshake::NoTls) => format!("if {registry} speaks plain http, call it insecure"),
+                    None => "check the network and the proxy settings (HTTPS_PROXY, NO_PROXY)".into(),
+                },
             },
             Self::DigestMismatch { .. } => "something between here and the registry changes what it sends".into(),
             Self::Store(e) => return e.hint(),
@@ -138,11 +170,37 @@ impl RegistryError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            Self::Transport { source, .. } if Handshake::of(source).is_some() => false,
             Self::Transport { source, .. } => matches!(
                 **source,
                 ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::BodyStalled
             ),
             _ => false,
         }
+    }
+}
+
+/// Why there is no TLS with a host, which no second attempt will change.
+enum Handshake {
+    UnknownIssuer,
+    WrongCertificate,
+    ClientCertificate,
+    NoTls,
+}
+
+impl Handshake {
+    /// From rustls's words, which the client passes on as they are: its types are none of the client's own.
+    fn of(error: &ureq::Error) -> Option<Self> {
+        let text = error.to_string();
+        let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+        Some(match () {
+            () if has(&["UnknownIssuer", "BadSignature"]) => Self::UnknownIssuer,
+            () if has(&["invalid peer certificate"]) => Self::WrongCertificate,
+            () if has(&["CertificateRequired", "BadCertificate", "UnknownCA", "AccessDenied"]) => {
+                Self::ClientCertificate
+            }
+            () if has(&["InvalidContentType"]) => Self::NoTls,
+            () => return None,
+        })
     }
 }

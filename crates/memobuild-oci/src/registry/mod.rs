@@ -4,16 +4,22 @@
 //! Called by [`crate::image`] and [`crate::output`]. Broken transfers go on where they stopped; only transient failures
 //! are tried again.
 
+mod address;
+mod artifact;
 mod auth;
 mod client;
 mod credentials;
 mod error;
+mod exchange;
+mod options;
 mod pull;
 mod push;
 pub(crate) mod retry;
 pub(crate) mod tls;
 
+pub use artifact::Artifact;
 pub(crate) use auth::parameters;
-pub use client::{FetchedManifest, Registries, RegistryOptions};
+pub use client::{FetchedManifest, Registries};
 pub use error::RegistryError;
+pub use options::{HostOptions, Login, RegistryOptions};
 pub use push::{Pushed, Source};

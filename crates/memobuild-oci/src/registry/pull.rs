@@ -7,13 +7,11 @@ use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
 
 use super::{
-    FetchedManifest, RegistryError,
-    client::{Target, io_error},
-    retry::Backoff,
+    FetchedManifest, RegistryError, artifact::content_type, client::Target, exchange::io_error, retry::Backoff,
 };
 
 /// The longest manifest, index or config that is read (distribution-spec asks for at least 4 MiB).
-const MAX_DOCUMENT: u64 = 8 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
 /// What is asked for when a manifest is wanted.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -24,38 +22,42 @@ impl Target<'_> {
         wanted: &str,
         digest: Option<Sha256Digest>,
     ) -> Result<FetchedManifest, RegistryError> {
-        self.again(|| self.manifest_once(wanted, digest))
+        self.again(|| self.manifest_once(wanted, digest)).map(|(manifest, _)| manifest)
     }
 
-    fn manifest_once(&self, wanted: &str, digest: Option<Sha256Digest>) -> Result<FetchedManifest, RegistryError> {
+    /// With its `ETag`, by which the registry knows this version of what has a tag.
+    pub(super) fn manifest_once(
+        &self,
+        wanted: &str,
+        digest: Option<Sha256Digest>,
+    ) -> Result<(FetchedManifest, Option<String>), RegistryError> {
         let mut response = self.get(&format!("manifests/{wanted}"), &[("accept", ACCEPT)], wanted)?;
-        let declared = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let declared = declared.split(';').next().unwrap_or_default().trim().to_owned();
-        let mut bytes = Vec::new();
-        let read = response.body_mut().as_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-        read.map_err(|e| self.transport(io_error(e)))?;
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(self.protocol(format!("the manifest {wanted} is over 8 MiB")));
-        }
+        let declared = content_type(response.headers()).to_owned();
+        let bytes = self.read(&mut response, MAX_DOCUMENT)?;
+        let bytes = bytes.ok_or_else(|| self.protocol(format!("the manifest {wanted} is over 8 MiB")))?;
         let actual = Sha256Digest::of(&bytes);
-        if let Some(expected) = digest.filter(|d| *d != actual) {
-            return Err(RegistryError::DigestMismatch {
-                registry: self.registry.into(),
-                repository: self.repository.into(),
-                expected,
-                actual,
-            });
+        match digest {
+            Some(expected) => self.verify(expected, &bytes)?,
+            None => self.same_digest(response.headers(), actual)?,
         }
         let value: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| self.protocol(format!("the manifest {wanted} is not JSON: {e}")))?;
         let own = value.get("mediaType").and_then(|m| m.as_str()).unwrap_or_default();
+        // Of other types that are declared, such as plain JSON, the document knows better.
+        let known = |t: &str| media::is_index(t) || media::is_manifest(t);
+        if known(&declared) && !own.is_empty() && own != declared {
+            return Err(
+                self.protocol(format!("the manifest {wanted} is sent as {declared}, and says that it is {own}"))
+            );
+        }
         let media_type = if own.is_empty() { declared } else { own.to_owned() };
         if media::DOCKER_MANIFEST_V1.contains(&media_type.as_str()) || value.get("fsLayers").is_some() {
             return Err(
                 self.protocol("the image has a manifest of Docker's schema 1, which nothing writes since 2017".into())
             );
         }
-        Ok(FetchedManifest { bytes, media_type, digest: actual })
+        let etag = response.headers().get("etag").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Ok((FetchedManifest { bytes, media_type, digest: actual }, etag))
     }
 
     pub(super) fn blob(
@@ -86,6 +88,10 @@ impl Target<'_> {
                         self.protocol(format!("{}: the registry sends fewer bytes than it announced", blob.digest))
                     );
                 }
+                // It can't begin there: from the start, then.
+                Err(RegistryError::Status { status: 416, .. }) if before > 0 && backoff.again(None) => {
+                    partial.restart()?;
+                }
                 Err(e) if e.is_transient() && backoff.again(e.wish()) => {
                     tracing::debug!("{}: going on at byte {}: {e}", blob.digest, partial.offset());
                 }
@@ -95,7 +101,7 @@ impl Target<'_> {
         partial.finish().map(drop).map_err(|e| match e {
             memobuild_store::StoreError::DigestMismatch { expected, actual, .. } => RegistryError::DigestMismatch {
                 registry: self.registry.into(),
-                repository: self.repository.into(),
+                repository: self.repository.to_string(),
                 expected,
                 actual,
             },

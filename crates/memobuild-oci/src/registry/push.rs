@@ -1,24 +1,28 @@
 //! Manifests and blobs to a registry (distribution-spec 1.1, "Push").
 //!
 //! A blob is asked for before it is sent, and taken over from another repository where the registry can do that. Small
-//! ones go in one request; large ones in parts, and after a broken connection the registry is asked how much it has.
+//! ones go in one request; large ones in parts, and after a broken connection the registry is asked how much it has. An
+//! upload that is given up is cancelled.
 
 use std::fs::File;
 
 use memobuild_image::Descriptor;
+use memobuild_tree::Sha256Digest;
 use ureq::http::Method;
 
 use super::{
     Registries, RegistryError,
-    client::{Answer, Payload, Question, Target},
+    client::Target,
+    exchange::{Answer, Content, Payload, Question, location},
     retry::Backoff,
 };
 use crate::reference::Reference;
 
 /// Blobs of at most so many bytes are sent in one request.
 const WHOLE: u64 = 4 << 20;
-/// Bytes of a part of a larger one: what is lost when a connection breaks.
+/// Bytes of a part of a larger one, unless the registry wants larger ones: what is lost when a connection breaks.
 const PART: u64 = 32 << 20;
+const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
 /// How a blob got to where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,93 +49,127 @@ impl Registries {
         source: Source<'_>,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Pushed, RegistryError> {
+        self.push_content(to, blob, from, &|| Ok(Content::File(source()?)), progress)
+    }
+
+    pub(super) fn push_content<'b>(
+        &self,
+        to: &Reference,
+        blob: &Descriptor,
+        from: &[&str],
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Pushed, RegistryError> {
         let target = self.target(to);
-        if target.again(|| target.has_blob(blob))? {
+        if target.again(|| target.has_blob(&blob.digest))? {
             return Ok(Pushed::Present);
         }
+        let mut session = None;
         for repository in from {
             let path = format!("blobs/uploads/?mount={}&from={repository}", blob.digest);
-            let answer = target.again(|| target.post(&path))?;
-            match answer.response.status().as_u16() {
+            let answer = target.again(|| target.post(&path, Some(repository)))?;
+            match answer.status() {
                 201 => return Ok(Pushed::Mounted),
                 // It opens an upload instead, which is as good as any.
                 202 => {
-                    let place = target.place(&answer)?;
-                    target.send_blob(blob, Some(place), source, progress)?;
-                    return Ok(Pushed::Sent);
+                    session = Some(target.session(&answer)?);
+                    break;
                 }
                 // Who may not read there may still write here.
                 _ => {}
             }
         }
-        target.send_blob(blob, None, source, progress)?;
+        // A registry may find the blob by itself. Small ones are not worth the question.
+        if session.is_none() && blob.size > WHOLE {
+            let path = format!("blobs/uploads/?mount={}", blob.digest);
+            let answer = target.again(|| target.post(&path, None))?;
+            match answer.status() {
+                201 => return Ok(Pushed::Mounted),
+                202 => session = Some(target.session(&answer)?),
+                _ => {}
+            }
+        }
+        target.send_blob(blob, session, source, progress)?;
         Ok(Pushed::Sent)
     }
 
-    /// Puts a manifest or index under the reference's tag, or under its own digest where the reference has no tag.
+    /// Puts a manifest or index under the reference's tag, or under its own digest where the reference has no tag. One
+    /// that has a subject is added to what refers to that.
     pub fn push_manifest(&self, to: &Reference, bytes: &[u8], manifest: &Descriptor) -> Result<(), RegistryError> {
         let target = self.target(to);
         let name = to.tag.clone().unwrap_or_else(|| manifest.digest.to_string());
-        let headers = [("content-type", manifest.media_type.as_str())];
-        target.again(|| {
-            let path = format!("manifests/{name}");
-            let payload = Payload::Bytes(bytes);
-            let answer = target.ask(&Question { method: Method::PUT, path: &path, headers: &headers, payload })?;
-            match answer.response.status().as_u16() {
-                201 => Ok(()),
-                _ => Err(target.refused(answer, &name)),
-            }
-        })
+        target.put_manifest(&name, bytes, manifest)
     }
 }
 
+/// An upload that the registry has opened.
+#[derive(Clone)]
+struct Session {
+    /// Where it goes on.
+    place: String,
+    /// The shortest part that it takes, but for the last one (`OCI-Chunk-Min-Length`).
+    least: u64,
+}
+
 impl Target<'_> {
-    fn has_blob(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let path = format!("blobs/{}", blob.digest);
-        let question = Question { method: Method::HEAD, path: &path, headers: &[], payload: Payload::None };
-        let answer = self.ask(&question)?;
-        match answer.response.status().as_u16() {
+    pub(super) fn has_blob(&self, digest: &Sha256Digest) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
+        let answer = self.ask(&Question::new(Method::HEAD, &path))?;
+        match answer.status() {
             200 => Ok(true),
             404 => Ok(false),
             // Some registries let nobody look who may only write; the upload will tell.
-            401 | 403 => Ok(false),
-            _ => Err(self.refused(answer, &blob.digest.to_string())),
+            401 | 403 if self.push => Ok(false),
+            _ => Err(self.refused(answer, &digest.to_string())),
         }
     }
 
-    fn post(&self, path: &str) -> Result<Answer, RegistryError> {
-        let answer = self.ask(&Question { method: Method::POST, path, headers: &[], payload: Payload::Bytes(&[]) })?;
-        match answer.response.status().as_u16() {
+    fn post(&self, path: &str, from: Option<&str>) -> Result<Answer, RegistryError> {
+        let answer = self.ask(&Question { payload: Payload::Bytes(&[]), from, ..Question::new(Method::POST, path) })?;
+        match answer.status() {
             429 | 500.. => Err(self.refused(answer, path)),
             _ => Ok(answer),
         }
     }
 
     /// Where an upload goes on.
-    fn place(&self, answer: &Answer) -> Result<String, RegistryError> {
-        let place = answer.response.headers().get("location").and_then(|v| v.to_str().ok());
-        let place = place.ok_or_else(|| self.protocol("the registry does not say where to upload to".into()))?;
-        self.own_path(place)
+    fn next(&self, answer: &Answer) -> Result<Option<String>, RegistryError> {
+        location(answer.response.headers()).map(|location| self.place(answer, location)).transpose()
     }
 
-    fn begin(&self, blob: &Descriptor) -> Result<String, RegistryError> {
-        let answer = self.post("blobs/uploads/")?;
-        match answer.response.status().as_u16() {
-            202 => self.place(&answer),
+    fn session(&self, answer: &Answer) -> Result<Session, RegistryError> {
+        let place = self.next(answer)?;
+        let place = place.ok_or_else(|| self.protocol("the registry does not say where to upload to".into()))?;
+        let least = answer.response.headers().get("oci-chunk-min-length");
+        let least = least.and_then(|v| v.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
+        Ok(Session { place, least })
+    }
+
+    fn begin(&self, blob: &Descriptor) -> Result<Session, RegistryError> {
+        let answer = self.post("blobs/uploads/", None)?;
+        match answer.status() {
+            202 => self.session(&answer),
             _ => Err(self.refused(answer, &blob.digest.to_string())),
         }
     }
 
-    fn send_blob(
+    fn send_blob<'b>(
         &self,
         blob: &Descriptor,
-        place: Option<String>,
-        source: Source<'_>,
+        session: Option<Session>,
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<(), RegistryError> {
-        let file = source()?;
+        let content = match source() {
+            Ok(content) => content,
+            Err(e) => {
+                self.cancel(session.as_ref());
+                return Err(e);
+            }
+        };
         let told = |done| progress(done, Some(blob.size));
-        let mut upload = Upload { target: self, blob, file: &file, progress: &told, place, sent: 0, unsure: false };
+        let mut upload =
+            Upload { target: self, blob, content: &content, progress: &told, session, sent: 0, unsure: false };
         let (mut backoff, mut farthest) = (Backoff::default(), 0);
         loop {
             let result = upload.step();
@@ -139,15 +177,30 @@ impl Target<'_> {
                 farthest = upload.sent;
                 backoff.progress();
             }
-            match result {
+            let error = match result {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(e) if e.is_transient() && !(farthest == 0 && e.is_refusal()) && backoff.again(e.wish()) => {
-                    tracing::debug!("{}: going on with the upload: {e}", blob.digest);
-                    upload.unsure = true;
-                }
-                Err(e) => return Err(e),
+                Ok(false) => continue,
+                Err(e) => e,
+            };
+            let again = match &error {
+                // It has more or less than was thought, or no longer knows of this upload.
+                RegistryError::Status { status: 416, .. } => true,
+                RegistryError::Status { status: 404, .. } => upload.session.is_some(),
+                e => e.is_transient() && !(farthest == 0 && e.is_refusal()),
+            };
+            if !again || !backoff.again(error.wish()) {
+                self.cancel(upload.session.as_ref());
+                return Err(error);
             }
+            tracing::debug!("{}: going on with the upload: {error}", blob.digest);
+            upload.unsure = true;
+        }
+    }
+
+    /// Gives up an upload, so that the registry need not keep what it has of it. Whether it does so is its affair.
+    fn cancel(&self, session: Option<&Session>) {
+        if let Some(session) = session {
+            let _ = self.ask(&Question::new(Method::DELETE, &session.place));
         }
     }
 }
@@ -156,13 +209,13 @@ impl Target<'_> {
 struct Upload<'a> {
     target: &'a Target<'a>,
     blob: &'a Descriptor,
-    file: &'a File,
+    content: &'a Content<'a>,
     progress: &'a (dyn Fn(u64) + Sync),
     /// Where it goes on; none: it has to begin.
-    place: Option<String>,
+    session: Option<Session>,
     /// Bytes that the registry has.
     sent: u64,
-    /// Whether a connection broke, so that only the registry knows how many it has.
+    /// Whether a request failed, so that only the registry knows how many it has.
     unsure: bool,
 }
 
@@ -170,67 +223,91 @@ impl Upload<'_> {
     /// The next request; whether it was the last.
     fn step(&mut self) -> Result<bool, RegistryError> {
         if self.unsure {
-            // Its last answer may be what was lost.
-            if self.target.has_blob(self.blob)? {
+            // An upload that is gone may have ended: its last answer is what was lost.
+            let goes_on = self.session.is_some() && self.ask_how_far()?;
+            if !goes_on && self.target.has_blob(&self.blob.digest)? {
                 return Ok(true);
             }
-            self.ask_how_far()?;
             self.unsure = false;
         }
-        let place = match &self.place {
-            Some(place) => place.clone(),
+        let session = match &self.session {
+            Some(session) => session.clone(),
             None => {
                 self.sent = 0;
-                self.place.insert(self.target.begin(self.blob)?).clone()
+                self.session.insert(self.target.begin(self.blob)?).clone()
             }
         };
         let left = self.blob.size.saturating_sub(self.sent);
         if left > 0 && (self.sent > 0 || left > WHOLE) {
-            return self.part(&place, left.min(PART)).map(|()| false);
+            return self.part(&session, left.min(PART.max(session.least))).map(|()| false);
         }
-        let joint = if place.contains('?') { '&' } else { '?' };
-        let path = format!("{place}{joint}digest={}", self.blob.digest.to_string().replace(':', "%3A"));
-        let payload = Payload::Part { file: self.file, offset: self.sent, length: left, progress: self.progress };
-        let headers = [("content-type", "application/octet-stream")];
-        let answer = self.target.ask(&Question { method: Method::PUT, path: &path, headers: &headers, payload })?;
-        match answer.response.status().as_u16() {
+        let joint = if session.place.contains('?') { '&' } else { '?' };
+        let path = format!("{}{joint}digest={}", session.place, self.blob.digest.to_string().replace(':', "%3A"));
+        let payload = self.payload(left);
+        let answer = self.target.ask(&Question { headers: &[OCTETS], payload, ..Question::new(Method::PUT, &path) })?;
+        match answer.status() {
             201 => Ok(true),
             _ => Err(self.target.refused(answer, &self.blob.digest.to_string())),
         }
     }
 
-    fn part(&mut self, place: &str, length: u64) -> Result<(), RegistryError> {
-        let range = format!("{}-{}", self.sent, self.sent + length - 1);
-        let headers = [("content-type", "application/octet-stream"), ("content-range", range.as_str())];
-        let payload = Payload::Part { file: self.file, offset: self.sent, length, progress: self.progress };
-        let answer = self.target.ask(&Question { method: Method::PATCH, path: place, headers: &headers, payload })?;
-        match answer.response.status().as_u16() {
-            202 => {
-                self.place = Some(self.target.place(&answer)?);
-                self.sent += length;
-                Ok(())
-            }
-            _ => Err(self.target.refused(answer, &self.blob.digest.to_string())),
-        }
+    fn payload(&self, length: u64) -> Payload<'_> {
+        Payload::Part { content: self.content, offset: self.sent, length, progress: self.progress }
     }
 
-    /// How many bytes the registry has. Where it does not say, the upload begins anew.
-    fn ask_how_far(&mut self) -> Result<(), RegistryError> {
-        let Some(place) = &self.place else { return Ok(()) };
-        let answer =
-            self.target.ask(&Question { method: Method::GET, path: place, headers: &[], payload: Payload::None })?;
-        let status = answer.response.status().as_u16();
+    fn part(&mut self, session: &Session, length: u64) -> Result<(), RegistryError> {
+        let end = self.sent + length;
+        let range = format!("{}-{}", self.sent, end - 1);
+        let headers = [OCTETS, ("content-range", range.as_str())];
+        let question = Question {
+            headers: &headers,
+            payload: self.payload(length),
+            ..Question::new(Method::PATCH, &session.place)
+        };
+        let answer = self.target.ask(&question)?;
+        if answer.status() != 202 {
+            return Err(self.target.refused(answer, &self.blob.digest.to_string()));
+        }
+        if let Some(place) = self.target.next(&answer)? {
+            self.session = Some(Session { place, least: session.least });
+        }
+        match has(&answer) {
+            // It kept less than it was sent, and may have its reasons.
+            Some(kept) if kept < end && kept > self.sent => self.sent = kept,
+            _ => self.sent = end,
+        }
+        Ok(())
+    }
+
+    /// Learns how many bytes the registry has, and says whether it does. Where it does not, the upload begins anew.
+    fn ask_how_far(&mut self) -> Result<bool, RegistryError> {
+        let Some(session) = &self.session else { return Ok(false) };
+        let answer = self.target.ask(&Question::new(Method::GET, &session.place))?;
+        let status = answer.status();
         if status == 429 || status >= 500 {
             return Err(self.target.refused(answer, "upload"));
         }
-        let range = answer.response.headers().get("range").and_then(|v| v.to_str().ok());
-        let last = range.and_then(|r| r.trim_start_matches("bytes=").split_once('-')?.1.parse::<u64>().ok());
+        let place = self.target.next(&answer)?.unwrap_or_else(|| session.place.clone());
+        let session = Session { place, least: session.least };
         // `0-0` means one byte to the specification, and none to Docker's registry: only more than that is sure.
-        let sent = last.filter(|last| *last > 0).map(|last| last + 1).filter(|sent| *sent <= self.blob.size);
-        (self.place, self.sent) = match (status, sent, self.target.place(&answer)) {
-            (204, Some(sent), Ok(next)) => (Some(next), sent),
-            _ => (None, 0),
-        };
-        Ok(())
+        match (status, has(&answer)) {
+            (204, Some(sent)) if sent > 1 && sent <= self.blob.size => {
+                (self.session, self.sent) = (Some(session), sent)
+            }
+            (204, None) => (self.session, self.sent) = (Some(session), 0),
+            _ => {
+                if status == 204 {
+                    self.target.cancel(Some(&session));
+                }
+                (self.session, self.sent) = (None, 0);
+            }
+        }
+        Ok(self.session.is_some())
     }
+}
+
+/// The bytes that an answer says the registry has: `Range: 0-LAST`.
+fn has(answer: &Answer) -> Option<u64> {
+    let range = answer.response.headers().get("range")?.to_str().ok()?;
+    range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse::<u64>().ok()?.checked_add(1)
 }

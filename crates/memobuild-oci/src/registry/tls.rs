@@ -1,11 +1,15 @@
-//! HTTP agents: time limits, and which certificates are trusted.
+//! HTTP agents: time limits, and which certificates are trusted and shown.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use ureq::{
     Agent,
-    tls::{PemItem, RootCerts, TlsConfig, parse_pem},
+    config::ConfigBuilder,
+    tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem},
+    typestate::AgentScope,
 };
+
+use super::options::HostOptions;
 
 /// Where distributions keep the certificates that they trust.
 const BUNDLES: [&str; 4] = [
@@ -18,7 +22,35 @@ const BUNDLES: [&str; 4] = [
 /// An agent that hands every status back, and gives up on silence but never on a long download. It trusts
 /// `SSL_CERT_FILE`, else the system's certificates, else those built in; with `unchecked` any.
 pub(crate) fn agent(unchecked: bool) -> Agent {
-    let tls = TlsConfig::builder().root_certs(roots()).disable_verification(unchecked).build();
+    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).disable_verification(unchecked).build();
+    config(tls).build().new_agent()
+}
+
+/// The same for registries, which follow redirects themselves: each host has settings of its own.
+pub(super) fn registry_agent(unchecked: bool) -> Agent {
+    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).disable_verification(unchecked).build();
+    config(tls).max_redirects(0).build().new_agent()
+}
+
+/// An agent for one host. The error names the file that can't be used.
+pub(super) fn host_agent(settings: &HostOptions, unchecked: bool) -> Result<Agent, String> {
+    let mut own = Vec::new();
+    for path in &settings.ca {
+        let found = certificates(&items(path)?);
+        if found.is_empty() {
+            return Err(format!("there is no certificate in {}", path.display()));
+        }
+        own.extend(found);
+    }
+    let client = match &settings.client_certificate {
+        Some(path) => Some(client(path, settings.client_key.as_deref())?),
+        None => None,
+    };
+    let tls = TlsConfig::builder().root_certs(roots(own)).client_cert(client).disable_verification(unchecked).build();
+    Ok(config(tls).max_redirects(0).build().new_agent())
+}
+
+fn config(tls: TlsConfig) -> ConfigBuilder<AgentScope> {
     Agent::config_builder()
         .tls_config(tls)
         .http_status_as_error(false)
@@ -27,24 +59,44 @@ pub(crate) fn agent(unchecked: bool) -> Agent {
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(Duration::from_secs(60)))
-        .build()
-        .new_agent()
 }
 
-fn roots() -> RootCerts {
-    let own = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
-    let files = own.into_iter().chain(BUNDLES.map(String::from));
-    for file in files {
-        let Ok(text) = std::fs::read(&file) else { continue };
-        let certs: Vec<_> = parse_pem(&text)
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(cert)) => Some(cert),
-                _ => None,
-            })
-            .collect();
-        if !certs.is_empty() {
-            return RootCerts::Specific(Arc::new(certs));
-        }
+fn client(path: &Path, key: Option<&Path>) -> Result<ClientCert, String> {
+    let mut found = items(path)?;
+    let chain = certificates(&found);
+    if chain.is_empty() {
+        return Err(format!("there is no certificate in {}", path.display()));
     }
-    RootCerts::WebPki
+    if let Some(key) = key {
+        found = items(key)?;
+    }
+    let key_path = key.unwrap_or(path);
+    let key = found.into_iter().find_map(|item| match item {
+        PemItem::PrivateKey(key) => Some(key),
+        _ => None,
+    });
+    let key = key.ok_or_else(|| format!("there is no private key in {} (or it has a password)", key_path.display()))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+fn items(path: &Path) -> Result<Vec<PemItem<'static>>, String> {
+    let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(parse_pem(&text).filter_map(Result::ok).collect())
+}
+
+fn certificates(items: &[PemItem<'static>]) -> Vec<Certificate<'static>> {
+    let certificate = |item: &PemItem<'static>| match item {
+        PemItem::Certificate(certificate) => Some(certificate.clone()),
+        _ => None,
+    };
+    items.iter().filter_map(certificate).collect()
+}
+
+/// These, and what is trusted anyway.
+fn roots(mut own: Vec<Certificate<'static>>) -> RootCerts {
+    let file = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
+    let files = file.into_iter().chain(BUNDLES.map(String::from));
+    let trusted = files.filter_map(|file| Some(certificates(&items(Path::new(&file)).ok()?))).find(|c| !c.is_empty());
+    own.extend(trusted.unwrap_or_default());
+    if own.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(own)) }
 }

@@ -26,7 +26,7 @@ use memobuild_tree::Sha256Digest;
 use crate::support::*;
 
 /// An image opened from a layout, its manifest and config in the store; layers stay where they are.
-fn opened(layout: &std::path::Path, store: &Store) -> (BaseImage, Descriptor) {
+pub(crate) fn opened(layout: &std::path::Path, store: &Store) -> (BaseImage, Descriptor) {
     let registries = Registries::new(RegistryOptions::default());
     let source = ImageSource::layout(layout.to_str().unwrap());
     let base = image::open(&source, &Platform::default(), store, &registries).unwrap();
@@ -38,11 +38,16 @@ fn opened(layout: &std::path::Path, store: &Store) -> (BaseImage, Descriptor) {
     (base, Descriptor::of(&manifest.media_type, &bytes))
 }
 
-fn push_to(names: &[&str], base: &BaseImage, root: &Descriptor, store: &Store) -> Result<Report, OutputError> {
+pub(crate) fn push_to(
+    names: &[&str],
+    base: &BaseImage,
+    root: &Descriptor,
+    store: &Store,
+) -> Result<Report, OutputError> {
     push_with(names, base, root, store, RegistryOptions::default())
 }
 
-fn push_with(
+pub(crate) fn push_with(
     names: &[&str],
     base: &BaseImage,
     root: &Descriptor,
@@ -51,7 +56,7 @@ fn push_with(
 ) -> Result<Report, OutputError> {
     let names: Vec<Reference> = names.iter().map(|n| n.parse().unwrap()).collect();
     let registries = Registries::new(options);
-    Push { store, registries: &registries, root, bases: vec![base] }.to(&names, &|_, _| ())
+    Push { store, registries: &registries, root, bases: vec![base], recipes: BTreeMap::new() }.to(&names, &|_, _| ())
 }
 
 /// What skopeo, another implementation, reads there: the manifest's bytes.

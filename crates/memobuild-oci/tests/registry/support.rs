@@ -44,12 +44,21 @@ pub(crate) fn free_port() -> u16 {
 
 /// A registry on a free port; `extra` is added to its config.
 pub(crate) fn registry(extra: &str) -> Option<Registry> {
+    registry_of("", extra)
+}
+
+/// A registry on a free port; `http` is added to that section of its config.
+pub(crate) fn registry_with(http: &str) -> Option<Registry> {
+    registry_of(http, "")
+}
+
+fn registry_of(http: &str, extra: &str) -> Option<Registry> {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let config = dir.path().join("config.yml");
     let root = dir.path().join("data");
     let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n{extra}",
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}{http}}}\n{extra}",
         root.display()
     );
     fs::write(&config, text).unwrap();
@@ -164,6 +173,11 @@ pub(crate) fn breaking_proxy(port: u16, after: usize, breaks: Arc<AtomicUsize>) 
         }
     });
     (own, passed)
+}
+
+/// Options without the credentials of whoever runs the tests.
+pub(crate) fn nobody() -> RegistryOptions {
+    RegistryOptions { docker_config: Some("/nonexistent".into()), ..RegistryOptions::default() }
 }
 
 pub(crate) fn store() -> (tempfile::TempDir, Store) {

@@ -232,7 +232,7 @@ impl Bundles {
 impl Store {
     /// The diff of a bundle; its contents, and those of the bundles that it refers to, are then known to
     /// [`Store::content`] and to writers. `None` if it is not there, or not completely: then it is set aside, so that
-    /// nobody takes it for a result from then on.
+    /// nobody takes it for a result from then on. That of an upstream has contents that are still to be brought.
     ///
     /// Damage is an error once; what is damaged has then been set aside.
     pub fn load_bundle(&self, id: &BundleId) -> Result<Option<Arc<Diff>>> {
@@ -240,7 +240,7 @@ impl Store {
             if let Some(bundle) = self.bundles().get(id) {
                 self.drop_bundle(&bundle, &StoreError::MissingBundle(*id));
             }
-            return Ok(None);
+            return Ok(self.diff_upstream(id));
         };
         if let Some(diff) = bundle.diff.get() {
             return Ok(Some(diff.clone()));
@@ -254,8 +254,13 @@ impl Store {
         }
     }
 
-    /// Whether a bundle of that name is on disk. Cheap: neither its tables nor what it refers to are looked at.
+    /// Whether a bundle of that name is on disk or offered by an upstream.
     pub fn has_bundle(&self, id: &BundleId) -> bool {
+        self.holds_bundle(id) || self.is_offered(id)
+    }
+
+    /// Whether a bundle of that name is on disk. Cheap: neither its tables nor what it refers to are looked at.
+    pub fn holds_bundle(&self, id: &BundleId) -> bool {
         self.process_lease().touch(&[Ref::Bundle(*id)]).is_ok() && self.layout().bundle(id).exists()
     }
 
@@ -266,7 +271,7 @@ impl Store {
     }
 
     /// The tables of a bundle alone.
-    fn bundle_tables(&self, id: &BundleId) -> Result<Option<Arc<Bundle>>> {
+    pub(crate) fn bundle_tables(&self, id: &BundleId) -> Result<Option<Arc<Bundle>>> {
         let newly_held = self.process_lease().touch(&[Ref::Bundle(*id)])?;
         if let Some(bundle) = self.bundles().get(id) {
             // GC may have taken it, or what it refers to, if a lease ended since.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitC
 
 use clap::Args;
 use memobuild_engine::{Destination, Output, OutputKind};
-use memobuild_image::{Descriptor, ImageConfig, json};
+use memobuild_image::{Descriptor, ImageConfig, json, media};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
     image::{BaseImage, BaseLayer},
@@ -33,13 +33,14 @@ const EXAMPLES: &str = "\
 Examples:
   An OCI archive:
     memobuild export app -o type=oci,dest=app.tar
-  What `docker load` takes:
+  What `docker load` takes (`memobuild load` sends less):
     memobuild export app -o type=docker | docker load
   The root file system, in a directory:
     memobuild export app -o rootfs";
 
 pub(crate) fn run(args: &ExportArgs) -> CliResult {
-    let to_stdout = args.output.dest == Some(Destination::Stdout);
+    let to_stdout =
+        matches!(args.output.dest, None | Some(Destination::Stdout)) && args.output.kind != OutputKind::Image;
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(Failure::usage("the image would be written to the terminal")
             .with_hint("give --output a dest=FILE, or send standard output to a file or a pipe"));
@@ -76,7 +77,9 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
             written.map_err(output_failure)?;
         }
         OutputKind::Tar | OutputKind::Local => {
-            let tree = base(&store, &named)?.tree(&|_, _| {}).map_err(image::failure)?;
+            // It brings contents for as long as it is there.
+            let image = base(&store, &named)?;
+            let tree = image.tree(&|_, _| {}).map_err(image::failure)?;
             match (&dest, args.output.kind) {
                 (Dest::Dir(dir), OutputKind::Local) => {
                     for warning in output::write_local(&store, &tree, epoch, dir).map_err(output_failure)? {
@@ -102,6 +105,17 @@ pub(crate) fn assemble(
     // Docker's manifests have no annotations.
     let docker_types = !wanted.is_some_and(Compression::needs_annotations)
         && output.is_some_and(|o| !o.oci_mediatypes.unwrap_or(o.kind != OutputKind::Docker));
+    // One that came as it is goes on as it is, if nothing else is asked for.
+    let asked = output.is_some_and(|o| o.compression != Default::default() || o.oci_mediatypes.is_some());
+    if let Some(manifest) = named.image.manifest.as_ref().filter(|_| !asked && annotations.is_empty())
+        && docker_types == (manifest.media_type == media::DOCKER_MANIFEST)
+        && store.oci_blob_path(&manifest.digest).is_some()
+    {
+        for i in (0..base.layers.len()).filter(|_| output.is_some_and(|o| !o.push)) {
+            base.ensure_blob(i, &|_, _| {}).map_err(image::failure)?;
+        }
+        return Ok(manifest.clone());
+    }
     let made: Vec<ExportedLayer> =
         (0..base.layers.len()).map(|i| layer(store, base, i, output)).collect::<Result<_, _>>()?;
     let mut bytes = image::blob(store, &named.image.config.digest)?;
@@ -161,8 +175,8 @@ fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
     serde_json::from_slice(&bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))
 }
 
-pub(crate) fn base(store: &Store, named: &image::Named) -> Result<BaseImage, Failure> {
-    image::opened(store, named, &image::registries())
+pub(crate) fn base(store: &Store, named: &image::Named) -> Result<image::Opened, Failure> {
+    image::opened(store, named, &image::registries()?)
 }
 
 /// Images become a directory where that is asked for, or where the name says so.

@@ -1,15 +1,19 @@
 //! Images of memobuild's own store, as the commands that look at them find them.
 
+use std::sync::Arc;
+
+use memobuild_cache::{Importer, Place};
+use memobuild_image::Platform;
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
     image::{BaseImage, ImageError, StoredImage, from_stored},
     reference::Reference,
-    registry::{Registries, RegistryOptions},
+    registry::Registries,
 };
-use memobuild_store::Store;
+use memobuild_store::{Joined, Provided, Store};
 use memobuild_tree::{BundleId, Change, Node, Sha256Digest};
 
-use super::{Failure, env};
+use super::{Failure, config, env};
 
 /// An image with the name under which it was found.
 pub(crate) struct Named {
@@ -68,14 +72,55 @@ pub(crate) fn store_with(text: &str) -> Result<Store, Failure> {
     })
 }
 
-/// Connections to registries, with the user's credentials.
-pub(crate) fn registries() -> Registries {
-    Registries::new(RegistryOptions::default())
+/// Connections to registries, with the user's settings and credentials.
+pub(crate) fn registries() -> Result<Registries, Failure> {
+    Ok(Registries::new(config::registries()?))
 }
 
-/// The image with its layers, those that lie on a registry included.
-pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<BaseImage, Failure> {
-    from_stored(&named.image, &named.name.familiar(), store, registries).map_err(failure)
+/// The image with its layers, those that lie on a registry or in a shared cache included.
+pub(crate) fn opened(store: &Store, named: &Named, registries: &Registries) -> Result<Opened, Failure> {
+    opened_as(store, &named.image, &named.name.familiar(), registries)
+}
+
+/// The same of an image without a name of its own; `shown` is for messages.
+pub(crate) fn opened_as(
+    store: &Store,
+    image: &StoredImage,
+    shown: &str,
+    registries: &Registries,
+) -> Result<Opened, Failure> {
+    let caches = join_caches(store, image, registries);
+    let base = from_stored(image, shown, store, registries).map_err(failure)?;
+    let base = Arc::new(base);
+    Ok(Opened { _layers: store.add_provider(base.clone()), base, _caches: caches })
+}
+
+/// An image, and what brings what is not here of it.
+pub(crate) struct Opened {
+    base: Arc<BaseImage>,
+    _layers: Provided,
+    _caches: Vec<(Joined, Provided)>,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = BaseImage;
+
+    fn deref(&self) -> &BaseImage {
+        &self.base
+    }
+}
+
+/// Has the store ask the caches that the image was built from for what is not here.
+fn join_caches(store: &Store, image: &StoredImage, registries: &Registries) -> Vec<(Joined, Provided)> {
+    let absent = |bundle: &BundleId| !store.holds_bundle(bundle);
+    if !image.layers.iter().filter_map(|layer| layer.bundle.as_ref()).any(absent) {
+        return Vec::new();
+    }
+    let join = |place: Place| {
+        let importer = Arc::new(Importer::new(place, &Platform::default(), registries, store));
+        (store.add_upstream(importer.clone()), store.add_provider(importer))
+    };
+    image.caches.iter().filter_map(|spec| Place::parse_spec(spec)).map(join).collect()
 }
 
 /// The bytes of a small blob of the store: a config or manifest.

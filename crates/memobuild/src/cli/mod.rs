@@ -8,6 +8,7 @@ use memobuild_observe::FailureKind;
 mod build;
 mod check;
 mod completions;
+mod config;
 mod doctor;
 mod du;
 mod env;
@@ -18,13 +19,17 @@ mod graph;
 mod image;
 mod images;
 mod inspect;
+mod load;
 mod planning;
+mod progress_of;
 mod prune;
+mod pull;
 mod push;
 mod signals;
 mod source;
 mod text;
 mod values;
+mod verify;
 
 use failure::{CliResult, Failure};
 pub(crate) use text::{bytes, colours_allowed, cut, paint, seconds, terminal_is_dumb};
@@ -43,6 +48,11 @@ Environment:
                        [default: $XDG_CACHE_HOME/memobuild, ~/.cache/memobuild]
   MEMOBUILD_JSON_LOGS  1: diagnostic logs as JSON lines
   RUST_LOG             which diagnostic logs are written
+  MEMOBUILD_CONFIG     settings of registries [default: ~/.config/memobuild/config.toml]
+  MEMOBUILD_REGISTRY, MEMOBUILD_REPO
+                       where images go that are pushed without a name
+  MEMOBUILD_TOKEN      USER:PASSWORD or bearer token for MEMOBUILD_REGISTRY
+  DOCKER_CONFIG        directory of docker's config.json, for credentials
   SOURCE_DATE_EPOCH    the time that images carry, in seconds since 1970
   NO_COLOR             no colours
 
@@ -61,7 +71,10 @@ enum Command {
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
+    Pull(pull::PullArgs),
     Push(push::PushArgs),
+    Verify(Box<verify::VerifyArgs>),
+    Load(load::LoadArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -94,7 +107,10 @@ fn run(command: Command) -> CliResult {
         Command::Images(args) => images::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Verify(args) => verify::run(*args),
+        Command::Load(args) => load::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

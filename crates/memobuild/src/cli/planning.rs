@@ -27,7 +27,7 @@ use memobuild_plan::{
 };
 use memobuild_store::Store;
 
-use super::{Failure, env, source, text, values};
+use super::{Failure, config, env, source, text, values};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
@@ -123,7 +123,13 @@ impl PlanFlags {
     /// The build that these flags would start.
     pub(crate) fn request(&self, context: &ContextInput) -> Result<BuildRequest, Failure> {
         let options = self.options()?;
-        Ok(BuildRequest { context: context.clone(), dockerfile: self.dockerfile(), options, ..BuildRequest::default() })
+        Ok(BuildRequest {
+            context: context.clone(),
+            dockerfile: self.dockerfile(),
+            options,
+            registries: config::registries()?,
+            ..BuildRequest::default()
+        })
     }
 }
 

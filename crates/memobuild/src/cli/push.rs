@@ -1,22 +1,16 @@
 //! `memobuild push`.
 
-use std::{
-    collections::BTreeMap,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use memobuild_engine::{Output, OutputKind};
 use memobuild_image::Descriptor;
-use memobuild_observe::{Observer as _, TraceEvent};
 use memobuild_oci::{
     output::{Push, Report},
     reference::Reference,
 };
 
-use super::{CliResult, Failure, export, image, text, values};
+use super::{CliResult, Failure, config, export, image, progress_of::Told, text, values};
 use crate::progress::{Progress, ProgressMode};
 
 /// Push an image of memobuild's store to a registry
@@ -27,7 +21,7 @@ pub(crate) struct PushArgs {
     #[arg(value_name = "IMAGE")]
     image: String,
 
-    /// Names to push it under [default: its own]
+    /// Names to push it under [default: its own; with MEMOBUILD_REGISTRY and MEMOBUILD_REPO that repository]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
@@ -63,7 +57,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     // What is being read must not be collected meanwhile.
     let _lease = store.lease()?;
     let names = names(args, &named)?;
-    let registries = image::registries();
+    let registries = image::registries()?;
     let base = image::opened(&store, &named, &registries)?;
     let output = args.options.clone().unwrap_or_else(|| Output::new(OutputKind::Image));
     let output = Output { push: true, ..output };
@@ -71,8 +65,9 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
-    let told = Told { progress: &progress, what: format!("pushing {what}"), last: Mutex::new(None) };
-    let push = Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base] };
+    let told = Told::new(&progress, format!("pushing {what}"));
+    let push =
+        Push { store: &store, registries: &registries, root: &manifest, bases: vec![&base], recipes: BTreeMap::new() };
     let report = push.to(&names, &|done, total| told.tell(done, total));
     progress.finish();
     let report = report.map_err(export::output_failure)?;
@@ -98,7 +93,11 @@ fn pushed(names: &[Reference], manifest: &Descriptor, report: &Report) -> String
 /// Where it goes: under the names given, else its own.
 fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failure> {
     if args.names.is_empty() {
-        return Ok(vec![named.name.clone().with_default_tag()]);
+        let own = named.name.clone().with_default_tag();
+        return Ok(match config::default_repository()? {
+            Some(place) => vec![Reference { tag: own.tag, ..place }],
+            None => vec![own],
+        });
     }
     let parse = |name: &String| -> Result<Reference, Failure> {
         let name: Reference = name.parse().map_err(|e| Failure::usage(format!("{e}")))?;
@@ -108,23 +107,4 @@ fn names(args: &PushArgs, named: &image::Named) -> Result<Vec<Reference>, Failur
         }
     };
     args.names.iter().map(parse).collect()
-}
-
-/// Passes on how far it is, ten times a second at most.
-struct Told<'a> {
-    progress: &'a Progress,
-    what: String,
-    last: Mutex<Option<Instant>>,
-}
-
-impl Told<'_> {
-    fn tell(&self, done: u64, total: Option<u64>) {
-        let finished = total.is_some_and(|total| done >= total);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if finished || last.is_none_or(|last| last.elapsed() >= Duration::from_millis(100)) {
-            *last = Some(Instant::now());
-            let what = self.what.clone();
-            self.progress.event(TraceEvent::RemoteSync { what, done, total, finished });
-        }
-    }
 }

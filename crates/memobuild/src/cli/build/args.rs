@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use memobuild_engine::{ContextInput, Output, SandboxChoice, SecretSource};
+use memobuild_engine::{CachePlace, CacheTarget, ContextInput, Output, SandboxChoice, SecretSource};
 use memobuild_plan::model::Network;
 
 use crate::{
@@ -38,6 +38,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, help_heading = "Image")]
     pub(crate) push: bool,
 
+    /// Give the image to docker, podman or containerd, as `memobuild load` does; short for --output type=docker
+    #[arg(long, help_heading = "Image")]
+    pub(crate) load: bool,
+
     /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH; a bare path is a directory, - a tar on
     /// standard output [default: the image stays in memobuild's store]
     #[arg(short, long = "output", value_name = "OUTPUT", value_parser = values::output, help_heading = "Image")]
@@ -54,6 +58,16 @@ pub(crate) struct BuildArgs {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Image")]
     pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Cache to read results from, besides the machine's own: a registry's NAME, type=registry,ref=NAME or
+    /// type=local,src=DIR; an image that carries its cache counts as one
+    #[arg(long, value_name = "CACHE", value_parser = values::cache_from, help_heading = "Cache")]
+    pub(crate) cache_from: Vec<CachePlace>,
+
+    /// Cache to write results to: type=registry,ref=NAME, type=local,dest=DIR or type=inline (into the image);
+    /// mode=max takes all stages, mounts=true cache mounts too
+    #[arg(long, value_name = "CACHE", value_parser = values::cache_to, help_heading = "Cache")]
+    pub(crate) cache_to: Vec<CacheTarget>,
 
     /// Run every step anew
     #[arg(long, help_heading = "Cache")]
@@ -141,8 +155,13 @@ Examples:
   Write the root file system of stage `bin` to ./out, or as a tar:
     memobuild build --target bin -o out .
     memobuild build --target bin -o - . | tar -t
+  Build for docker, or what `memobuild load` finds instead of it:
+    memobuild build -t app --load .
   Build and push:
     memobuild build -t registry.example/app:1 --push .
+  Share results with other machines through a registry:
+    memobuild build --cache-from registry.example/app:cache \\
+      --cache-to type=registry,ref=registry.example/app:cache,mode=max .
   Give arguments, secrets and base images:
     memobuild build --build-arg VERSION=2 --secret id=npm,src=.npmrc .
     memobuild build --build-context busybox=oci-layout://base .

@@ -2,7 +2,7 @@
 
 mod args;
 mod report;
-mod request;
+pub(crate) mod request;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -15,7 +15,7 @@ use memobuild_observe::{Observer, Silent};
 
 use memobuild_store::Store;
 
-use super::{CliResult, Failure, check, env, failure::FailedStep, signals};
+use super::{CliResult, Failure, check, env, failure::FailedStep, load, signals};
 use crate::progress::{Progress, ProgressMode};
 
 pub(crate) use args::{BuildArgs, Call};
@@ -30,6 +30,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     }
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let (iidfile, metadata_file, dry_run) = (args.iidfile.clone(), args.metadata_file.clone(), args.dry_run);
+    let loads = request::loads(&args);
     let request = request::from_args(args)?;
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
@@ -39,6 +40,10 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
         super::text::to_stdout(&report::dry_run(&outcome))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Before the work, not after it, is the time to hear that there is nobody to give the image to.
+    let runtime = if loads { Some(load::runtime(None, None)?) } else { None };
+    // What has no name yet must stay until it is loaded.
+    let _lease = store.lease()?;
 
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
@@ -49,6 +54,12 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     match (result, interrupt.signal()) {
         (Ok(outcome), _) => {
             report::write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
+            if let (Some(runtime), Some(kept)) = (&runtime, &outcome.kept) {
+                let line = load::built(&store, runtime, kept, mode)?;
+                if !matches!(mode, ProgressMode::Quiet | ProgressMode::Rawjson) {
+                    super::text::to_stderr(&line);
+                }
+            }
             let stdout_is_taken = request.outputs.iter().any(|o| o.dest == Some(Destination::Stdout));
             if mode == ProgressMode::Quiet && !stdout_is_taken {
                 super::text::to_stdout(&report::image_id(&outcome))?;

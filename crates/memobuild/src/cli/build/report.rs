@@ -105,6 +105,7 @@ mod tests {
             config: Some(Sha256Digest::of(b"config")),
             descriptor: Some(("application/vnd.oci.image.manifest.v1+json".into(), 482)),
             names: vec!["app:1".into(), "docker.io/library/app:2".into()],
+            kept: None,
             steps: vec![
                 step("[1/2] FROM busybox", Outcome::Source, None),
                 step("[2/2] RUN make", Outcome::Ran, Some("no result for these inputs")),

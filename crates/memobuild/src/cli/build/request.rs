@@ -5,7 +5,7 @@ use memobuild_oci::reference::Reference;
 use memobuild_plan::model::Options;
 
 use super::args::{BuildArgs, Entitlement};
-use crate::cli::Failure;
+use crate::cli::{Failure, config};
 
 pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
     let dockerfile = dockerfile(&args)?;
@@ -16,7 +16,17 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
             return Err(Failure::usage(format!("--tag {tag}: a name to be given can't hold a digest")));
         }
     }
+    let load = loads(&args);
     let mut outputs = args.outputs;
+    // What is loaded is taken from memobuild's store.
+    outputs.iter_mut().filter(|o| is_for_docker(o)).for_each(|o| o.kind = OutputKind::Image);
+    if load && !outputs.iter().any(|o| o.kind == OutputKind::Image) {
+        outputs.push(Output::new(OutputKind::Image));
+    }
+    if load && options.platforms.len() > 1 {
+        return Err(Failure::usage("a container runtime takes one platform at a time")
+            .with_hint("give one --platform, or use --output type=oci"));
+    }
     if args.push {
         // As buildx has it: an image that is asked for anyway is the one that is pushed.
         let mut images = outputs.iter_mut().filter(|o| o.kind == OutputKind::Image).peekable();
@@ -25,8 +35,15 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
             None => outputs.push(Output { push: true, ..Output::new(OutputKind::Image) }),
         }
     }
-    if outputs.iter().any(|o| o.push && o.names.is_empty()) && args.tags.is_empty() {
-        return Err(Failure::usage("there is no name to push under").with_hint("give one: -t REGISTRY/NAME:TAG"));
+    let nameless = outputs.iter_mut().filter(|o| o.push && o.names.is_empty() && args.tags.is_empty());
+    let place = config::default_repository()?;
+    for output in nameless {
+        if let Some(place) = &place {
+            output.names.push(place.to_string());
+            continue;
+        }
+        return Err(Failure::usage("there is no name to push under")
+            .with_hint("give one: -t REGISTRY/NAME:TAG, or set MEMOBUILD_REGISTRY and MEMOBUILD_REPO"));
     }
     Ok(BuildRequest {
         context: args.context,
@@ -43,8 +60,20 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         trace: !args.no_trace,
         max_age: args.max_age,
         parallelism: None,
-        insecure_registries: Vec::new(),
+        registries: config::registries()?,
+        cache_from: args.cache_from,
+        cache_to: args.cache_to,
     })
+}
+
+/// Whether the image is to be given to a container runtime: `--load`, or `type=docker` without a destination, which
+/// means the same to buildx.
+pub(crate) fn loads(args: &BuildArgs) -> bool {
+    args.load || args.outputs.iter().any(is_for_docker)
+}
+
+fn is_for_docker(output: &Output) -> bool {
+    output.kind == OutputKind::Docker && output.dest.is_none()
 }
 
 /// Where the Dockerfile is. An archive on standard input holds its own, `-f` then names a path in it.

@@ -2,6 +2,7 @@
 //! says what was expected. Called by clap while it reads the arguments; these functions look at files only where the
 //! argument names one that must exist.
 
+mod cache;
 mod context;
 mod csv;
 mod host;
@@ -11,6 +12,7 @@ mod secret;
 mod size;
 mod ulimit;
 
+pub(crate) use cache::{cache_from, cache_to};
 pub(crate) use context::{build_context, context_input};
 pub(crate) use host::host;
 pub(crate) use output::output;

@@ -82,7 +82,8 @@ fn method_of(value: &str) -> Result<CompressionMethod, String> {
     })
 }
 
-/// What each kind needs of `dest`; archives without one go to standard output, as with docker.
+/// What each kind needs of `dest`; archives without one go to standard output. `type=docker` without one stays as it is:
+/// a build loads it, as with docker.
 fn check_dest(out: &mut Output) -> Result<(), String> {
     match (out.kind, &out.dest) {
         (OutputKind::Local, None) => Err("type=local needs dest=DIRECTORY".into()),
@@ -96,7 +97,7 @@ fn check_dest(out: &mut Output) -> Result<(), String> {
         (OutputKind::Oci | OutputKind::Docker, None | Some(Destination::Stdout)) if out.tar == Some(false) => {
             Err("tar=false needs dest=DIRECTORY".into())
         }
-        (OutputKind::Oci | OutputKind::Docker | OutputKind::Tar, None) => {
+        (OutputKind::Oci | OutputKind::Tar, None) => {
             out.dest = Some(Destination::Stdout);
             Ok(())
         }
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(output("-"), Ok(plain(OutputKind::Tar, Some(Destination::Stdout))));
         assert_eq!(output("type=tar"), Ok(plain(OutputKind::Tar, Some(Destination::Stdout))));
         assert_eq!(output("type=image"), Ok(plain(OutputKind::Image, None)));
+        assert_eq!(output("type=docker"), Ok(plain(OutputKind::Docker, None)));
         let pushed = Output { push: true, ..plain(OutputKind::Image, None) };
         assert_eq!((output("type=registry"), output("type=image,push=true")), (Ok(pushed.clone()), Ok(pushed)));
     }

@@ -1,0 +1,402 @@
+//! A cache of other machines, read as little as possible.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use memobuild_image::{Descriptor, ImageConfig, Index, Manifest, Platform, media};
+use memobuild_oci::registry::Registries;
+use memobuild_store::{Provider, Store, Upstream};
+use memobuild_tree::{BundleId, Change, ContentDigest, Diff, KeyDigest, Node, codec};
+
+use crate::{
+    CacheError, Place,
+    depot::Depot,
+    directory::{Blob, CONFIG, Directory, Generation, Large, MAX_CONFIG, Pack, TABLE},
+    inline, pack,
+    table::{self, Table},
+};
+
+/// The namespace of diffs in tables of trees.
+pub(crate) const DIFFS: &str = "diff";
+/// The longest table that is read, in bytes.
+const MAX_TABLE: u64 = 1 << 30;
+
+/// A cache that is read from. Nothing is asked for before the first question; then answers wait for what they need.
+///
+/// Whatever goes wrong closes it: from then on it knows nothing, says why once ([`Importer::failure`]), and who relied
+/// on it is told by [`Store::note_lost`].
+pub struct Importer {
+    place: Place,
+    depot: Box<dyn Depot>,
+    store: Store,
+    platform: Platform,
+    state: OnceLock<State>,
+    closed: AtomicBool,
+    /// A content was wanted of a bundle that has none: such bundles are not offered any more.
+    strict: AtomicBool,
+    failure: Mutex<Option<CacheError>>,
+    /// Bundles whose diffs were given out and whose contents are not here.
+    absent: Mutex<Vec<(BundleId, Arc<Diff>)>>,
+}
+
+#[derive(Default)]
+struct State {
+    generations: Vec<Loaded>,
+    packs: HashMap<BundleId, Pack>,
+    large: HashMap<ContentDigest, Large>,
+    named: HashSet<BundleId>,
+    layers: Vec<inline::Layer>,
+}
+
+/// A generation, its tables read when they are needed.
+struct Loaded {
+    records: Table,
+    facts: Lazy,
+    trees: Lazy,
+}
+
+/// A table that may still be elsewhere.
+struct Lazy {
+    blob: Option<Blob>,
+    table: OnceLock<Table>,
+}
+
+impl std::fmt::Debug for Importer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Importer").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Importer {
+    /// A cache at a place; for images that carry theirs: of that platform.
+    pub fn new(place: Place, platform: &Platform, registries: &Registries, store: &Store) -> Self {
+        Self {
+            depot: place.depot(registries),
+            place,
+            store: store.clone(),
+            platform: platform.clone(),
+            state: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            strict: AtomicBool::new(false),
+            failure: Mutex::default(),
+            absent: Mutex::default(),
+        }
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Reads the directory, so that the first question need not wait.
+    pub fn load(&self) {
+        self.state();
+    }
+
+    /// Why it is closed; told once.
+    pub fn failure(&self) -> Option<CacheError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How many results it knows.
+    pub fn len(&self) -> usize {
+        self.state().generations.iter().map(|g| g.records.keys().count()).sum()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn depot(&self) -> &dyn Depot {
+        &*self.depot
+    }
+
+    /// Whether a bundle's contents are here.
+    pub fn has_pack(&self, id: &BundleId) -> bool {
+        !self.is_closed() && self.pack(id).is_some()
+    }
+
+    /// Where a bundle's contents are, if they are here.
+    pub(crate) fn pack(&self, id: &BundleId) -> Option<&Pack> {
+        self.state().packs.get(id)
+    }
+
+    fn state(&self) -> &State {
+        self.state.get_or_init(|| {
+            self.read().unwrap_or_else(|e| {
+                self.close(e);
+                State::default()
+            })
+        })
+    }
+
+    fn close(&self, error: CacheError) {
+        tracing::debug!("cache {}: {error}", self.place);
+        self.closed.store(true, Ordering::Relaxed);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn invalid(&self, why: impl std::fmt::Display) -> CacheError {
+        CacheError::Invalid { place: self.place.to_string(), why: why.to_string() }
+    }
+
+    fn read(&self) -> Result<State, CacheError> {
+        let absent = || CacheError::Absent { place: self.place.to_string() };
+        let bytes = self.depot.manifest()?.ok_or_else(absent)?;
+        let manifest = self.of_platform(bytes)?;
+        if manifest.config.media_type != CONFIG {
+            return self.read_inline(&manifest);
+        }
+        let config = self.depot.read(&manifest.config, MAX_CONFIG)?;
+        let directory = Directory::parse(&config).map_err(|why| self.invalid(why))?;
+        let mut state = State::default();
+        for generation in directory.generations {
+            self.add(&mut state, generation)?;
+        }
+        Ok(state)
+    }
+
+    /// The manifest itself, or the one of an index that is for the platform.
+    fn of_platform(&self, bytes: Vec<u8>) -> Result<Manifest, CacheError> {
+        let parse = |bytes: &[u8]| serde_json::from_slice::<Manifest>(bytes).map_err(|e| self.invalid(e));
+        let is_index = serde_json::from_slice::<Index>(&bytes).ok().filter(|index| !index.manifests.is_empty());
+        let Some(index) = is_index else { return parse(&bytes) };
+        let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| !d.is_attestation()).collect();
+        let own = images.iter().find(|d| d.platform.as_ref() == Some(&self.platform)).or(images.first());
+        let own = own.ok_or_else(|| self.invalid("an index without images"))?;
+        parse(&self.depot.manifest_of(&own.digest)?)
+    }
+
+    fn add(&self, state: &mut State, generation: Generation) -> Result<(), CacheError> {
+        let Generation { records, facts, trees, packs, named, .. } = generation;
+        let records = table::decode(&records).ok_or_else(|| self.invalid("its records are damaged"))?;
+        let lazy = |blob| Lazy { blob, table: OnceLock::new() };
+        state.generations.push(Loaded { records, facts: lazy(facts), trees: lazy(trees) });
+        for (id, pack) in packs {
+            let id = id.id().ok_or_else(|| self.invalid("a bundle's name is none"))?;
+            state.large.extend(pack.large.iter().map(|large| (large.content, *large)));
+            state.packs.entry(id).or_insert(pack);
+        }
+        state.named.extend(named);
+        Ok(())
+    }
+
+    fn read_inline(&self, manifest: &Manifest) -> Result<State, CacheError> {
+        if ![media::CONFIG, media::DOCKER_CONFIG].contains(&manifest.config.media_type.as_str()) {
+            return Err(self.invalid("neither a cache nor an image"));
+        }
+        let bytes = self.depot.read(&manifest.config, MAX_CONFIG)?;
+        let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| self.invalid(e))?;
+        let Some(inline) = inline::parse(&bytes).map_err(|why| self.invalid(why))? else {
+            return Err(self.invalid("the image does not carry a cache (build it with --cache-to type=inline)"));
+        };
+        let records = table::decode(&inline.records).ok_or_else(|| self.invalid("its records are damaged"))?;
+        let trees = table::decode(&inline.trees).ok_or_else(|| self.invalid("its trees are damaged"))?;
+        let facts = table::decode(&inline.facts).ok_or_else(|| self.invalid("its facts are damaged"))?;
+        let there = |table| Lazy { blob: None, table: OnceLock::from(table) };
+        let layers = inline::layers(&inline, manifest, &config);
+        let named = inline.named.iter().copied().collect();
+        let generations = vec![Loaded { records, facts: there(facts), trees: there(trees) }];
+        Ok(State { generations, named, layers, ..State::default() })
+    }
+
+    /// The tables of one kind of all generations, those that lack fetched at the same time.
+    fn tables(&self, which: impl Fn(&Loaded) -> &Lazy + Sync) -> Vec<&Table> {
+        let all: Vec<&Lazy> = self.state().generations.iter().map(&which).collect();
+        thread::scope(|scope| {
+            for lazy in &all {
+                if let (Some(blob), None) = (lazy.blob, lazy.table.get()) {
+                    scope.spawn(move || lazy.table.get_or_init(|| self.table(blob)));
+                }
+            }
+        });
+        all.into_iter().filter_map(|lazy| lazy.table.get()).collect()
+    }
+
+    fn table(&self, blob: Blob) -> Table {
+        if self.is_closed() {
+            return Table::default();
+        }
+        let read = self.depot.read(&blob.as_descriptor(TABLE), MAX_TABLE);
+        let table = read.and_then(|bytes| table::decode(&bytes).ok_or_else(|| self.invalid("a table is damaged")));
+        table.unwrap_or_else(|e| {
+            self.close(e);
+            Table::default()
+        })
+    }
+
+    fn absent(&self) -> std::sync::MutexGuard<'_, Vec<(BundleId, Arc<Diff>)>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_diff(&self, id: &BundleId) -> Option<Arc<Diff>> {
+        if let Some((_, diff)) = self.absent().iter().find(|(known, _)| known == id) {
+            return Some(diff.clone());
+        }
+        let key = KeyDigest::from_bytes(*id.as_bytes());
+        let tables = self.tables(|g| &g.trees);
+        let bytes = tables.into_iter().find_map(|table| table.get(DIFFS, &key))?;
+        if codec::bundle_id(bytes) != *id {
+            self.close(self.invalid(format!("the diff of bundle {id} is damaged")));
+            return None;
+        }
+        let diff = codec::decode(bytes).map_err(|e| self.close(self.invalid(e))).ok()?;
+        Some(Arc::new(diff))
+    }
+
+    /// Makes a bundle of the store: fetches its pack, and what it needs besides.
+    pub(crate) fn fetch(&self, id: &BundleId) -> Result<bool, CacheError> {
+        if self.store.hint_bundle(id)? {
+            return Ok(true);
+        }
+        let (Some(pack), Some(diff)) = (self.state().packs.get(id), self.known_diff(id)) else { return Ok(false) };
+        for need in &pack.needs {
+            self.fetch(need)?;
+        }
+        for large in &pack.large {
+            self.fetch_large(large)?;
+        }
+        let path = self.depot.fetch(pack.blob, &self.store)?;
+        let made = pack::read(&self.store, &path, &diff)?;
+        self.store.oci_blob_remove(&pack.blob.digest);
+        match made == *id {
+            true => Ok(true),
+            false => Err(self.invalid(format!("bundle {id} turned out to be {made}"))),
+        }
+    }
+
+    fn fetch_large(&self, large: &Large) -> Result<(), CacheError> {
+        if self.store.has_content(&large.content, u64::MAX) {
+            return Ok(());
+        }
+        let path: PathBuf = self.depot.fetch(large.blob, &self.store)?;
+        pack::read_large(&self.store, &path, &large.content)?;
+        self.store.oci_blob_remove(&large.blob.digest);
+        Ok(())
+    }
+
+    /// Brings a content; false if nothing here has it.
+    fn bring_content(&self, digest: &ContentDigest) -> Result<bool, CacheError> {
+        let state = self.state();
+        if let Some(large) = state.large.get(digest) {
+            self.fetch_large(large)?;
+            return Ok(true);
+        }
+        // The lock is held on purpose: whoever else misses the same content waits for it.
+        let mut absent = self.absent();
+        let Some(at) = absent.iter().position(|(_, diff)| holds(diff, digest)) else { return Ok(false) };
+        let (id, diff) = absent.swap_remove(at);
+        drop(absent);
+        if !state.layers.is_empty() {
+            return inline::bring(&state.layers, &id, &*self.depot, &self.store);
+        }
+        match self.fetch(&id)? {
+            true => Ok(true),
+            false => {
+                // Known by name only: from now on its step counts as not cached.
+                self.absent().push((id, diff));
+                self.strict.store(true, Ordering::Relaxed);
+                self.store.note_lost();
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn holds(diff: &Diff, digest: &ContentDigest) -> bool {
+    let mut found = false;
+    diff.walk(&mut |_, change| {
+        if let Change::Put(Node::File(file)) = change {
+            found |= file.content == *digest;
+        }
+    });
+    found
+}
+
+impl Upstream for Importer {
+    fn records(&self, ns: &str, key: &KeyDigest) -> Vec<Vec<u8>> {
+        if self.is_closed() {
+            return Vec::new();
+        }
+        let generations = &self.state().generations;
+        let quick: Vec<Vec<u8>> = generations.iter().filter_map(|g| g.records.get(ns, key).cloned()).collect();
+        if !quick.is_empty() {
+            return quick;
+        }
+        let tables = match is_of(ns) {
+            Part::Records => return Vec::new(),
+            Part::Facts => self.tables(|g| &g.facts),
+            Part::Trees => self.tables(|g| &g.trees),
+        };
+        tables.into_iter().filter_map(|table| table.get(ns, key).cloned()).collect()
+    }
+
+    fn offers(&self, id: &BundleId) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let state = self.state();
+        let whole = state.packs.contains_key(id) || state.layers.iter().any(|layer| layer.bundle == *id);
+        whole || (state.named.contains(id) && !self.strict.load(Ordering::Relaxed))
+    }
+
+    fn diff(&self, id: &BundleId) -> Option<Arc<Diff>> {
+        let diff = self.known_diff(id);
+        match &diff {
+            Some(diff) => {
+                let mut absent = self.absent();
+                if !absent.iter().any(|(known, _)| known == id) {
+                    absent.push((*id, diff.clone()));
+                }
+            }
+            // It was offered.
+            None => {
+                self.strict.store(true, Ordering::Relaxed);
+                self.store.note_lost();
+            }
+        }
+        diff
+    }
+}
+
+impl Provider for Importer {
+    fn bring(&self, digest: &ContentDigest) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        if self.is_closed() {
+            return Ok(false);
+        }
+        self.bring_content(digest).map_err(|e| {
+            let message = e.to_string();
+            self.close(e);
+            self.store.note_lost();
+            message.into()
+        })
+    }
+}
+
+/// The part of an artifact in which records of a namespace are.
+pub(crate) enum Part {
+    Records,
+    Facts,
+    Trees,
+}
+
+/// Namespaces are the engine's and the image crate's: what begins with `facts.` only look-ups by facts read.
+pub(crate) fn is_of(ns: &str) -> Part {
+    match ns {
+        "oci.layer-contents.v1" => Part::Trees,
+        _ if ns.starts_with("facts.") || ns == "seen" => Part::Facts,
+        _ => Part::Records,
+    }
+}

@@ -1,0 +1,143 @@
+//! The user's settings: a file, and variables of the environment that go before it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use memobuild_oci::{
+    reference::Reference,
+    registry::{HostOptions, Login, RegistryOptions},
+};
+use serde::Deserialize;
+
+use super::{Failure, env::display_path};
+
+/// What the file may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    registry: BTreeMap<String, Host>,
+}
+
+/// `[registry."HOST"]`, as buildkitd's configuration has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Host {
+    mirrors: Vec<String>,
+    http: bool,
+    insecure: bool,
+    ca: Vec<PathBuf>,
+    keypair: Vec<KeyPair>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyPair {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// `MEMOBUILD_CONFIG`, else `$XDG_CONFIG_HOME/memobuild/config.toml`, else the same in `~/.config`; and whether it must
+/// be there.
+fn path() -> Option<(PathBuf, bool)> {
+    if let Some(path) = variable("MEMOBUILD_CONFIG") {
+        return Some((path.into(), true));
+    }
+    let xdg = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let dir = xdg.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")))?;
+    Some((dir.join("memobuild/config.toml"), false))
+}
+
+fn read(path: &Path, must: bool) -> Result<File, Failure> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must => return Ok(File::default()),
+        Err(e) => return Err(Failure::usage(format!("cannot read {}: {e}", display_path(path)))),
+    };
+    toml::from_str(&text).map_err(|e| {
+        Failure::usage(format!("{}: {}", display_path(path), e.to_string().trim_end()))
+            .with_hint("the settings are described in docs/registries.md")
+    })
+}
+
+/// How registries are spoken to.
+pub(crate) fn registries() -> Result<RegistryOptions, Failure> {
+    let file = match path() {
+        Some((path, must)) => {
+            let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            read(&path, must)?.registry.into_iter().map(|(name, host)| options(name, host, &dir)).collect()
+        }
+        None => Ok(BTreeMap::new()),
+    };
+    Ok(RegistryOptions { hosts: file?, login: login(), ..RegistryOptions::default() })
+}
+
+/// Paths in the file are meant from its directory.
+fn options(name: String, host: Host, dir: &Path) -> Result<(String, HostOptions), Failure> {
+    let Host { mirrors, http, insecure, ca, keypair } = host;
+    let pair = match <[KeyPair; 1]>::try_from(keypair) {
+        Ok([pair]) => Some(pair),
+        Err(none) if none.is_empty() => None,
+        Err(_) => return Err(Failure::usage(format!("[registry.{name:?}]: one keypair is expected"))),
+    };
+    let (client_certificate, client_key) = pair.map(|p| (dir.join(p.cert), dir.join(p.key))).unzip();
+    let ca = ca.iter().map(|path| dir.join(path)).collect();
+    Ok((name, HostOptions { mirrors, http, insecure, ca, client_certificate, client_key }))
+}
+
+/// `MEMOBUILD_TOKEN` for `MEMOBUILD_REGISTRY`: `USER:PASSWORD`, or a bearer token.
+fn login() -> Option<(String, Login)> {
+    let (registry, token) = (variable("MEMOBUILD_REGISTRY")?, variable("MEMOBUILD_TOKEN")?);
+    let login = match token.split_once(':') {
+        Some((user, password)) => Login::Password { user: user.into(), password: password.into() },
+        None => Login::Token(token),
+    };
+    Some((registry, login))
+}
+
+/// Where images go that are pushed without a name of their own: `MEMOBUILD_REGISTRY/MEMOBUILD_REPO`.
+pub(crate) fn default_repository() -> Result<Option<Reference>, Failure> {
+    let (Some(registry), Some(repository)) = (variable("MEMOBUILD_REGISTRY"), variable("MEMOBUILD_REPO")) else {
+        return Ok(None);
+    };
+    let name = format!("{registry}/{repository}");
+    let parsed: Result<Reference, _> = name.parse();
+    parsed.map(Some).map_err(|e| Failure::usage(format!("MEMOBUILD_REGISTRY and MEMOBUILD_REPO: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BTreeMap<String, HostOptions>, String> {
+        let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
+        let all = file.registry.into_iter().map(|(name, host)| options(name, host, Path::new("/c")));
+        all.collect::<Result<_, _>>().map_err(|_| "options".to_owned())
+    }
+
+    #[test]
+    fn a_file() {
+        let text = "[registry.\"docker.io\"]\nmirrors = [\"m.example/hub\"]\n\
+                    [registry.\"r.example:5000\"]\nhttp = true\ninsecure = true\nca = [\"ca.pem\", \"/etc/x.pem\"]\n\
+                    [[registry.\"r.example:5000\".keypair]]\ncert = \"c.pem\"\nkey = \"k.pem\"\n";
+        let hosts = parse(text).unwrap();
+        assert_eq!(hosts["docker.io"].mirrors, ["m.example/hub"]);
+        let host = &hosts["r.example:5000"];
+        assert!(host.http && host.insecure);
+        assert_eq!(host.ca, [PathBuf::from("/c/ca.pem"), "/etc/x.pem".into()]);
+        assert_eq!(host.client_key, Some("/c/k.pem".into()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(parse("[registry.\"a\"]\nmirror = [\"b\"]\n").unwrap_err().contains("mirror"));
+        assert!(parse("[registries]\n").unwrap_err().contains("registries"));
+        assert!(parse("[registry.\"a\"]\nhttp = 1\n").is_err());
+    }
+}

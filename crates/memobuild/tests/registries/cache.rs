@@ -1,0 +1,97 @@
+//! `type=registry`: what is moved between two machines.
+
+use crate::{
+    common::text,
+    server::Registry,
+    support::{Built, Project, traced},
+};
+
+const STEPS: &str = "\
+FROM base AS build
+WORKDIR /w
+COPY . .
+RUN cat src/a > out; head -c 300000 /dev/urandom > big; head -c 3000000 /dev/urandom > huge
+RUN echo src/* > list
+FROM base
+COPY --from=build /w/out /w/list /w/huge /res/
+RUN cat /res/out /res/list > /both
+";
+
+fn setting() -> Option<(Registry, Project)> {
+    if !traced() {
+        return None;
+    }
+    let registry = Registry::start("", &[])?;
+    let files = [("src/a", "1"), ("src/b", "1"), ("README.md", "1"), (".dockerignore", "Dockerfile\n")];
+    Some((registry, Project::new(STEPS, &files)))
+}
+
+fn on(project: &Project, machine: &str, more: &[&str]) -> Built {
+    let mut command = project.build_command(more);
+    command.env("MEMOBUILD_CACHE_DIR", project.place.path(&format!("../{machine}")));
+    let built = Built::of(command.output().unwrap());
+    let stderr = text(&built.output.stderr);
+    assert!(built.output.status.success() && !stderr.contains("\"warning\""), "{stderr}");
+    built
+}
+
+#[test]
+fn a_cold_machine_asks_for_two_documents() {
+    let Some((registry, project)) = setting() else { return };
+    let (cache, to) =
+        (registry.name("app:cache"), format!("type=registry,ref={},mode=max", registry.name("app:cache")));
+    on(&project, "one", &["--cache-to", &to]);
+    registry.requests();
+    registry.traffic();
+    let second = on(&project, "two", &["--cache-from", &cache]);
+    assert!(second.ran.is_empty(), "{second:?}");
+    let asked = registry.requests();
+    let documents = |r: &&String| r.contains("/manifests/cache") || r.contains("/blobs/sha256:");
+    assert_eq!(asked.iter().filter(documents).count(), 2, "{asked:?}");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(registry.traffic().1 < 100_000);
+}
+
+#[test]
+fn only_what_is_missing_moves() {
+    let Some((registry, project)) = setting() else { return };
+    let to = format!("type=registry,ref={},mode=max", registry.name("app:cache"));
+    on(&project, "one", &["--cache-to", &to]);
+    assert!(registry.traffic().0 > 3_000_000);
+    // Again, with nothing new: no content is sent.
+    on(&project, "one", &["--cache-to", &to]);
+    let (sent, _) = registry.traffic();
+    assert!(sent < 60_000, "{sent}");
+    // A small edit moves about its own size: the other three megabytes are known to be there.
+    project.write("README.md", "2");
+    let third = on(&project, "two", &["--cache-from", &registry.name("app:cache"), "--cache-to", &to]);
+    assert!(third.runs().is_empty(), "{third:?}");
+    let (sent, received) = registry.traffic();
+    assert!(sent < 100_000 && received < 200_000, "{sent} {received}");
+}
+
+#[test]
+fn an_image_whose_steps_ran_elsewhere_is_pushed_without_its_layers() {
+    let Some((registry, project)) = setting() else { return };
+    let (cache, to) =
+        (registry.name("app:cache"), format!("type=registry,ref={},mode=max", registry.name("app:cache")));
+    let (app, reproducible) = (registry.name("app:1"), "--reproducible");
+    on(&project, "one", &[reproducible, "--cache-to", &to, "-t", &app, "--push"]);
+    let pushed = registry.requests();
+    registry.traffic();
+    assert!(pushed.iter().any(|r| r.starts_with("PUT /v2/app/manifests/1")));
+    on(&project, "two", &[reproducible, "--cache-from", &cache, "-t", &registry.name("app:2"), "--push"]);
+    let asked = registry.requests();
+    assert!(!asked.iter().any(|r| r.starts_with("POST") || r.starts_with("PATCH")), "{asked:?}");
+    let (sent, received) = registry.traffic();
+    assert!(sent < 50_000 && received < 100_000, "{sent} {received}");
+}
+
+#[test]
+fn an_image_on_a_registry_is_a_cache() {
+    let Some((registry, project)) = setting() else { return };
+    let app = registry.name("app:1");
+    on(&project, "one", &["--cache-to", "type=inline", "-t", &app, "--push"]);
+    let second = on(&project, "two", &["--cache-from", &app]);
+    assert!(second.ran.is_empty(), "{second:?}");
+}
