@@ -27,6 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("export tar", Compression::None),
         ("export gzip", Compression::Gzip { level: 6 }),
         ("export zstd", Compression::Zstd { level: 3 }),
+        ("estargz", Compression::Estargz { level: 6 }),
+        ("zstd:chunked", Compression::ZstdChunked { level: 3 }),
     ] {
         export_layer(&store, &imported.bundle, compression, TimestampPolicy::Keep)?;
         lap(what);

@@ -95,22 +95,22 @@ fn exports_in_each_form() {
     assert!(place.read(&format!("zstd/blobs/{digest}")).contains("tar+zstd"));
 }
 
-/// The manifest and the config in a layout.
-fn image_in(place: &Place, layout: &str) -> (serde_json::Value, serde_json::Value) {
-    let json = |path: String| -> serde_json::Value { serde_json::from_str(&place.read(&path)).unwrap() };
-    let blob =
-        |of: &serde_json::Value| json(format!("{layout}/blobs/{}", of["digest"].as_str().unwrap().replace(':', "/")));
-    let manifest = blob(&json(format!("{layout}/index.json"))["manifests"][0]);
-    let config = blob(&manifest["config"]);
-    (manifest, config)
-}
-
 #[test]
 fn layers_that_can_be_pulled_in_part() {
     let place = place();
+    // The manifest and the config in a layout.
+    let image_in = |layout: &str| {
+        let json = |path: String| -> serde_json::Value { serde_json::from_str(&place.read(&path)).unwrap() };
+        let blob = |of: &serde_json::Value| {
+            json(format!("{layout}/blobs/{}", of["digest"].as_str().unwrap().replace(':', "/")))
+        };
+        let manifest = blob(&json(format!("{layout}/index.json"))["manifests"][0]);
+        let config = blob(&manifest["config"]);
+        (manifest, config)
+    };
     place.stdout(&["build", "-q", "-t", "app", "."]);
     place.stdout(&["export", "app", "--output", "type=oci,dest=plain,tar=false"]);
-    let (_, plain) = image_in(&place, "plain");
+    let (_, plain) = image_in("plain");
     for (name, key) in [
         ("estargz", "containerd.io/snapshot/stargz/toc.digest"),
         ("zstd:chunked", "io.github.containers.zstd-chunked.manifest-position"),
@@ -120,9 +120,9 @@ fn layers_that_can_be_pulled_in_part() {
         place.stdout(&["export", "app", "--output", &output("exported")]);
         // Docker's media types have no annotations.
         place.stdout(&["build", "-q", "--output", &format!("{},oci-mediatypes=false", output("typed")), "."]);
-        let built = image_in(&place, "built");
-        assert_eq!(image_in(&place, "exported"), built);
-        assert_eq!(image_in(&place, "typed"), built);
+        let built = image_in("built");
+        assert_eq!(image_in("exported"), built);
+        assert_eq!(image_in("typed"), built);
         let (manifest, config) = built;
         let layers = manifest["layers"].as_array().unwrap();
         assert!(!layers.is_empty() && layers.iter().all(|layer| layer["annotations"][key].is_string()), "{manifest}");

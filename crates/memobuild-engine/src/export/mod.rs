@@ -240,6 +240,7 @@ fn assemble(
                 let bundle = base.ensure_layer(index, &what).map_err(|e| failed(&e))?;
                 let made = layer::export_layer(session.store, &bundle, compression, TimestampPolicy::Keep);
                 let made = made.map_err(|e| failed(&e))?;
+                warn(session, compression, &made.blob);
                 if let Some(id) = config.rootfs.diff_ids.get_mut(index) {
                     *id = made.diff_id;
                 }
@@ -262,9 +263,11 @@ fn assemble(
         // The registry may have what was made of it before, on this machine or on another.
         let known = layer::known_export(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         if let Some(known) = known.filter(|_| output.push) {
+            warn(session, compression, &known.blob);
             return Ok(known);
         }
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
+        warn(session, compression, &made.blob);
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
         Ok(made)
     })?;
@@ -285,6 +288,13 @@ fn assemble(
 /// The build's annotations and the output's own.
 fn annotations(session: &Session<'_>, output: &Output) -> Vec<Annotation> {
     session.request.annotations.iter().chain(&output.annotations).cloned().collect()
+}
+
+/// A layer that is not what was asked for is no error, but is not passed over either.
+fn warn(session: &Session<'_>, compression: layer::Compression, blob: &Descriptor) {
+    if let Some(message) = compression.shortfall(blob) {
+        session.emit(TraceEvent::Warning { message });
+    }
 }
 
 /// `--cache-to type=inline`: the config tells what the image's layers are results of. `below` is the number of layers of

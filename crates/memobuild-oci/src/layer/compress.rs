@@ -94,6 +94,20 @@ impl Compression {
         self.seekable().is_some()
     }
 
+    /// Says so where a layer that was to be read in part became an ordinary one: what is in it can't be told by a table
+    /// of contents.
+    pub fn shortfall(self, layer: &Descriptor) -> Option<String> {
+        let name = match self {
+            Self::Estargz { .. } => "eStargz",
+            Self::ZstdChunked { .. } => "zstd:chunked",
+            Self::None | Self::Gzip { .. } | Self::Zstd { .. } => return None,
+        };
+        let digest = &layer.digest;
+        (!self.is_that_of(layer)).then(|| {
+            format!("layer {digest} is an ordinary one: {name} can't list what is in it (RUST_LOG=warn says why)")
+        })
+    }
+
     fn seekable(self) -> Option<(Format, u32)> {
         match self {
             Self::Estargz { level } => Some((Format::Estargz, level)),

@@ -46,7 +46,7 @@ fn image(store: &Store, compression: Compression) -> (Descriptor, Vec<ExportedLa
         ..ImageConfig::default()
     };
     let bytes = json::config(&config).unwrap();
-    let made = output::assemble(store, &bytes, &[layer.blob.clone()], &BTreeMap::new(), false).unwrap();
+    let made = output::assemble(store, &bytes, std::slice::from_ref(&layer.blob), &BTreeMap::new(), false).unwrap();
     (made.manifest, vec![layer], tree)
 }
 

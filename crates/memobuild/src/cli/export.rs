@@ -143,7 +143,8 @@ fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> 
     if let (Some(wanted), Some(BaseLayer { blob: None, bundle: Some(bundle), diff_id, .. })) = (wanted, known) {
         // The config names the diff ID: a layer that was built with other times has another one.
         if layer::layer_diff_id(store, bundle, TimestampPolicy::Keep).map_err(broken)? == *diff_id {
-            return layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken);
+            let made = layer::export_layer(store, bundle, wanted, TimestampPolicy::Keep).map_err(broken)?;
+            return Ok(warned(wanted, made));
         }
     }
     let lies = known.and_then(|layer| layer.blob.clone());
@@ -154,11 +155,18 @@ fn layer(store: &Store, base: &BaseImage, i: usize, output: Option<&Output>) -> 
     };
     match (wanted, known) {
         (Some(wanted), _) if output.is_some_and(|o| o.compression.force) && !wanted.is_that_of(&blob) => {
-            layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)
+            Ok(warned(wanted, layer::recompress_layer(store, &blob.digest, wanted).map_err(broken)?))
         }
         (_, Some(known)) => Ok(ExportedLayer { diff_id: known.diff_id, blob }),
         (_, None) => Err(Failure::usage("the image has no such layer")),
     }
+}
+
+fn warned(wanted: Compression, made: ExportedLayer) -> ExportedLayer {
+    if let Some(why) = wanted.shortfall(&made.blob) {
+        text::to_stderr(&format!("warning: {why}\n"));
+    }
+    made
 }
 
 fn compression(output: &Output) -> Option<Compression> {

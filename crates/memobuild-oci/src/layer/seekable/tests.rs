@@ -277,6 +277,7 @@ fn files_of_all_sizes_are_found_by_their_tables() {
     assert_eq!(export_layer(&other, &same, CHUNKED, KEEP).unwrap(), chunked);
     let plain = export_layer(&store, &bundle, Compression::default(), KEEP).unwrap();
     assert!(ESTARGZ.is_that_of(&estargz.blob) && !ESTARGZ.is_that_of(&plain.blob));
+    assert_eq!((ESTARGZ.shortfall(&estargz.blob), Compression::default().shortfall(&plain.blob)), (None, None));
     assert!(Compression::default().is_that_of(&plain.blob) && !CHUNKED.is_that_of(&estargz.blob));
 }
 
@@ -347,6 +348,7 @@ fn what_no_table_can_tell_becomes_an_ordinary_layer() {
         for (compression, unpack) in [(ESTARGZ, gunzip as fn(&[u8]) -> Vec<u8>), (CHUNKED, unzstd)] {
             let made = made(&store, 2, compression, &bytes);
             assert!(made.layer.blob.annotations.is_empty());
+            assert!(compression.shortfall(&made.layer.blob).is_some_and(|why| why.contains("can't list")));
             assert!(unpack(&blob(&store, &made.layer)) == bytes);
             assert_eq!((made.layer.diff_id, made.tar), (Sha256Digest::of(&bytes), Sha256Digest::of(&bytes)));
         }
