@@ -135,7 +135,9 @@ fn describe(session: &Session<'_>, about: &About<'_>, wanted: &crate::Provenance
     args.extend(options.build_args.iter().map(|(name, value)| (format!("build-arg:{name}"), value.clone())));
     args.extend(options.labels.iter().map(|(name, value)| (format!("label:{name}"), value.clone())));
     args.extend(options.target.iter().map(|target| ("target".to_owned(), target.clone())));
-    if options.no_cache {
+    // Neither is how an image that is the same every time came to be this time.
+    let told_anew = session.commit_epoch.is_none();
+    if options.no_cache && told_anew {
         args.insert("no-cache".into(), String::new());
     }
     let credential = |id: &String| Credential { id: id.clone(), optional: false };
@@ -157,7 +159,7 @@ fn describe(session: &Session<'_>, about: &About<'_>, wanted: &crate::Provenance
             name: step.label.clone(),
             command: if let Op::Run(run) = &step.op { run.argv.clone() } else { Vec::new() },
             inputs: inputs.iter().filter_map(|id| places.get(&id.0).copied()).collect(),
-            cached: report.is_some_and(|r| !r.executed()),
+            cached: told_anew && report.is_some_and(|r| !r.executed()),
             lines: step.span.as_ref().map(|span| (span.first_line(), span.last_line())),
             layers: Vec::new(),
         }

@@ -36,7 +36,7 @@ pub(super) fn image(store: &Store, layers: &[BaseLayer]) -> BaseImage {
     let bytes = json::config(&config).unwrap();
     let digest = store.oci_blob_put(&bytes).unwrap();
     let config = Descriptor::new(media::CONFIG, digest, bytes.len() as u64);
-    let stored = StoredImage { config, layers: layers.to_vec(), manifest: None, created_secs: 0 };
+    let stored = StoredImage { config, layers: layers.to_vec(), manifest: None, created_secs: 0, caches: Vec::new() };
     from_stored(&stored, "app", store, &Registries::new(RegistryOptions::default())).unwrap()
 }
 

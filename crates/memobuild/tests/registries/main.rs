@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 #![allow(unreachable_pub, dead_code, reason = "modules of one test")]
 
+mod attest;
 #[path = "../memos/base.rs"]
 mod base;
 mod cache;
