@@ -4,10 +4,11 @@ image specification, and every descriptor against the bytes that it names."""
 import copy, hashlib, json, sys, tarfile
 from pathlib import Path
 
-from jsonschema import Draft4Validator, RefResolver
+from jsonschema import Draft4Validator, Draft7Validator, RefResolver
 from jsonschema.exceptions import ValidationError
 
 BASE = "https://schemas.invalid/"
+EMPTY = "application/vnd.oci.empty.v1+json"
 INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -36,6 +37,43 @@ class Schemas:
                 except ValidationError:
                     continue
                 raise SystemExit(f"{name}: a wrong {field} is not found: the validator is of no use")
+
+
+def check_statement(statement, layer):
+    """An in-toto statement against the schema of what it says; without the packages that carry those, its form alone."""
+    assert layer["mediaType"] == "application/vnd.in-toto+json", layer
+    assert layer["annotations"]["in-toto.io/predicate-type"] == statement["predicateType"]
+    assert statement["_type"] == "https://in-toto.io/Statement/v1" and statement["subject"][0]["digest"]["sha256"]
+    kind, predicate = statement["predicateType"], statement["predicate"]
+    if kind == "https://spdx.dev/Document":
+        try:
+            from importlib.resources import files
+            import lib4sbom
+        except ImportError:
+            print("skipped: PyPI's lib4sbom, which carries the schema of SPDX 2.3")
+            return
+        schema = json.loads((files("lib4sbom") / "schemas/spdx/2.3-schema.json").read_text())
+        Draft7Validator(schema).validate(predicate)
+        assert list(Draft7Validator(schema).iter_errors({**predicate, "packages": 7})), "the validator is of no use"
+    elif kind == "https://slsa.dev/provenance/v1":
+        try:
+            from google.protobuf import json_format
+            from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+        except ImportError:
+            print("skipped: PyPI's in-toto-attestation, which knows SLSA provenance v1")
+            return
+        plain = copy.deepcopy(predicate)
+        metadata = plain["runDetails"]["metadata"]
+        for extension in [name for name in metadata if name.startswith("buildkit_")]:
+            del metadata[extension]
+        json_format.ParseDict(plain, Provenance())
+        try:
+            json_format.ParseDict({**plain, "unheardOf": 1}, Provenance())
+        except json_format.ParseError:
+            return
+        raise SystemExit("the validator is of no use")
+    else:
+        raise SystemExit(f"an unknown predicate: {kind}")
 
 
 class Layout:
@@ -70,6 +108,11 @@ def check(schemas, layout):
             seen["indexes"] += kind == "index"
             todo.append((json.loads(layout.blob(descriptor)), f"image-{kind}-schema.json"))
         if "config" not in document:
+            continue
+        if document.get("artifactType") or document["config"]["mediaType"] == EMPTY:
+            for layer in document["layers"]:
+                check_statement(json.loads(layout.blob(layer)), layer)
+                seen["statements"] = seen.get("statements", 0) + 1
             continue
         assert document["mediaType"] == MANIFEST and document["config"]["mediaType"].startswith("application/vnd.oci.")
         config = json.loads(layout.blob(document["config"]))

@@ -21,6 +21,9 @@ use sha2::Digest as _;
 
 use crate::{ContextInput, EngineError, StepReport, session::Session};
 
+/// Who builds if nobody is named: memobuild, on somebody's machine.
+const LOCAL: &str = "https://github.com/memobuild/memobuild/blob/main/docs/provenance.md#builder";
+
 /// `--provenance`, `--sbom`, `--attest`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attestations {
@@ -179,7 +182,7 @@ fn describe(session: &Session<'_>, about: &About<'_>, wanted: &crate::Provenance
     };
     let uri = if let ContextInput::Url(url) = &request.context { Some(url.clone()) } else { None };
     Ok(Build {
-        builder_id: wanted.builder_id.clone(),
+        builder_id: if wanted.builder_id.is_empty() { LOCAL.into() } else { wanted.builder_id.clone() },
         version: env!("CARGO_PKG_VERSION").into(),
         invocation_id,
         started,
