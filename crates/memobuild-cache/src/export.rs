@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use std::{
 
 use memobuild_image::{json, media};
 use memobuild_oci::registry::Registries;
-use memobuild_store::Store;
+use memobuild_store::{ScratchDir, Store};
 use memobuild_tree::{BundleId, KeyDigest, codec};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ struct Inner {
     begun: Mutex<HashSet<BundleId>>,
     failure: Mutex<Option<CacheError>>,
     failed: AtomicBool,
+    /// Where packs are made.
+    scratch: Mutex<Option<Arc<ScratchDir>>>,
     bytes: AtomicU64,
     sent: AtomicU64,
     present: AtomicU64,
@@ -83,6 +86,7 @@ impl Exporter {
             begun: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
+            scratch: Mutex::default(),
             bytes: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             present: AtomicU64::new(0),
@@ -177,8 +181,9 @@ impl Inner {
         }
         let diff = self.store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
         let contents = pack::contents(&self.store, id, &diff)?;
-        let blob = pack::write(&self.store, &contents.packed)?;
-        self.put(blob, PACK)?;
+        let made = pack::write(&self.store, &contents.packed, self.scratch()?.path())?;
+        let blob = made.blob;
+        self.put(blob, PACK, made.file.path())?;
         let mut large = Vec::new();
         for content in &contents.large {
             let made = self.large(content)?;
@@ -201,8 +206,9 @@ impl Inner {
         {
             return Ok(large);
         }
-        let large = pack::write_large(&self.store, content)?;
-        self.put(large.blob, FILE)?;
+        let made = pack::write_large(&self.store, content, self.scratch()?.path())?;
+        let large = Large { content: *content, blob: made.blob };
+        self.put(large.blob, FILE, made.file.path())?;
         if let Ok(value) = serde_json::to_vec(&large) {
             self.store.record_put(FILES, &key, &value, &[])?;
         }
@@ -237,8 +243,8 @@ impl Inner {
             let blobs = std::iter::once((pack.blob, PACK)).chain(pack.large.iter().map(|l| (l.blob, FILE)));
             for (blob, media_type) in blobs {
                 if !self.has(blob)? {
-                    source.depot().fetch(blob, &self.store)?;
-                    self.put(blob, media_type)?;
+                    let path = source.depot().fetch(blob, &self.store)?;
+                    self.put(blob, media_type, &path)?;
                 }
             }
             return Ok(Some(pack.clone()));
@@ -246,15 +252,20 @@ impl Inner {
         Ok(None)
     }
 
-    /// Sends a blob that lies among the store's image blobs, and takes it away there.
-    fn put(&self, blob: Blob, media_type: &str) -> Result<(), CacheError> {
-        let missing = || CacheError::NoBlob { place: "the store".into(), digest: blob.digest };
-        let path = self.store.oci_blob_path(&blob.digest).ok_or_else(missing)?;
+    /// A directory of this export's own: another process may make the same pack at the same time.
+    fn scratch(&self) -> Result<Arc<ScratchDir>, CacheError> {
+        let mut slot = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = &*slot {
+            return Ok(dir.clone());
+        }
+        Ok(slot.insert(Arc::new(self.store.scratch_dir()?)).clone())
+    }
+
+    fn put(&self, blob: Blob, media_type: &str, path: &Path) -> Result<(), CacheError> {
         if !self.has(blob)? {
-            self.depot.put_file(&blob.as_descriptor(media_type), &path)?;
+            self.depot.put_file(&blob.as_descriptor(media_type), path)?;
             self.count(blob.size);
         }
-        self.store.oci_blob_remove(&blob.digest);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    fs::File,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -268,8 +268,7 @@ impl Importer {
         for large in &pack.large {
             self.fetch_large(large)?;
         }
-        let path = self.depot.fetch(pack.blob, &self.store)?;
-        let made = pack::read(&self.store, &path, &diff)?;
+        let made = pack::read(&self.store, self.open(pack.blob)?, &diff)?;
         self.store.oci_blob_remove(&pack.blob.digest);
         match made == *id {
             true => Ok(true),
@@ -277,12 +276,30 @@ impl Importer {
         }
     }
 
+    /// Fetches a blob and opens it. Others who need the same one may take it away when they are done with it.
+    fn open(&self, blob: Blob) -> Result<File, CacheError> {
+        let mut last = None;
+        for _ in 0..4 {
+            let path = match self.depot.fetch(blob, &self.store) {
+                Err(e @ CacheError::NoBlob { .. }) => {
+                    last = Some(e);
+                    continue;
+                }
+                path => path?,
+            };
+            match File::open(&path) {
+                Ok(file) => return Ok(file),
+                Err(e) => last = Some(CacheError::io(path)(e)),
+            }
+        }
+        Err(last.unwrap_or_else(|| CacheError::NoBlob { place: self.place.to_string(), digest: blob.digest }))
+    }
+
     fn fetch_large(&self, large: &Large) -> Result<(), CacheError> {
         if self.store.has_content(&large.content, u64::MAX) {
             return Ok(());
         }
-        let path: PathBuf = self.depot.fetch(large.blob, &self.store)?;
-        pack::read_large(&self.store, &path, &large.content)?;
+        pack::read_large(&self.store, self.open(large.blob)?, &large.content)?;
         self.store.oci_blob_remove(&large.blob.digest);
         Ok(())
     }

@@ -13,13 +13,12 @@ use std::{
     path::Path,
 };
 
-use memobuild_store::{LARGE_FILE, OciBlobWriter, Store};
-use memobuild_tree::{BundleId, Change, ContentDigest, Diff, Node};
+use memobuild_store::{LARGE_FILE, Store};
+use memobuild_tree::{BundleId, Change, ContentDigest, Diff, Node, Sha256Digest};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
-use crate::{
-    CacheError,
-    directory::{Blob, Large},
-};
+use crate::{CacheError, directory::Blob};
 
 const MAGIC: &[u8; 16] = b"memobuild pack\0\0";
 /// Files longer than this many bytes travel alone: an edit beside them does not move them again.
@@ -75,41 +74,66 @@ pub(crate) fn contents(store: &Store, id: &BundleId, diff: &Diff) -> Result<Cont
     Ok(out)
 }
 
-/// Writes a pack into the store's image blobs.
-pub(crate) fn write(store: &Store, packed: &[ContentDigest]) -> Result<Blob, CacheError> {
-    let mut to = encoder(store)?;
-    let io_error = CacheError::io("a pack");
-    let written = (|| {
+/// A blob that was made, in a file of the maker's own.
+pub(crate) struct Made {
+    pub(crate) blob: Blob,
+    pub(crate) file: NamedTempFile,
+}
+
+/// Writes a pack into a new file of that directory.
+pub(crate) fn write(store: &Store, packed: &[ContentDigest], dir: &Path) -> Result<Made, CacheError> {
+    make(dir, |to| {
         to.write_all(MAGIC)?;
         for digest in packed {
             let content = store.content(digest).map_err(io::Error::other)?;
             let len = u32::try_from(content.len()).map_err(io::Error::other)?;
             to.write_all(&len.to_le_bytes())?;
-            io::copy(&mut content.reader(), &mut to)?;
+            io::copy(&mut content.reader(), to)?;
         }
-        to.finish()
+        Ok(())
+    })
+}
+
+/// The same of a large file.
+pub(crate) fn write_large(store: &Store, content: &ContentDigest, dir: &Path) -> Result<Made, CacheError> {
+    make(dir, |to| io::copy(&mut store.content(content).map_err(io::Error::other)?.reader(), to).map(drop))
+}
+
+fn make(dir: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Made, CacheError> {
+    let made = (|| {
+        let file = NamedTempFile::new_in(dir)?;
+        let mut to = zstd::Encoder::new(Hashed { to: file, hasher: Sha256::new(), size: 0 }, LEVEL)?;
+        fill(&mut to)?;
+        let Hashed { to: file, hasher, size } = to.finish()?;
+        Ok(Made { blob: Blob { digest: Sha256Digest::from_bytes(hasher.finalize().into()), size }, file })
     })();
-    let (digest, size) = written.map_err(io_error)?.finish(None)?;
-    Ok(Blob { digest, size })
+    made.map_err(CacheError::io(dir))
 }
 
-/// Writes a large file as a blob.
-pub(crate) fn write_large(store: &Store, content: &ContentDigest) -> Result<Large, CacheError> {
-    let mut to = encoder(store)?;
-    let mut from = store.content(content)?.reader();
-    let written = io::copy(&mut from, &mut to).and_then(|_| to.finish());
-    let (digest, size) = written.map_err(CacheError::io("a large file"))?.finish(None)?;
-    Ok(Large { content: *content, blob: Blob { digest, size } })
+/// Hashes what is written.
+struct Hashed {
+    to: NamedTempFile,
+    hasher: Sha256,
+    size: u64,
 }
 
-fn encoder(store: &Store) -> Result<zstd::Encoder<'static, OciBlobWriter>, CacheError> {
-    zstd::Encoder::new(store.oci_blob_writer()?, LEVEL).map_err(CacheError::io("a pack"))
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hasher.update(bytes.get(..count).unwrap_or_default());
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Reads a pack whose digest was verified, and makes the bundle. All that the diff names besides must be there.
-pub(crate) fn read(store: &Store, path: &Path, diff: &Diff) -> Result<BundleId, CacheError> {
+pub(crate) fn read(store: &Store, file: File, diff: &Diff) -> Result<BundleId, CacheError> {
+    let path = Path::new("a pack");
     let writer = store.bundle_writer();
-    let file = File::open(path).map_err(CacheError::io(path))?;
     let mut from = zstd::Decoder::new(file).map_err(CacheError::io(path))?;
     let mut magic = [0; 16];
     from.read_exact(&mut magic).map_err(CacheError::io(path))?;
@@ -138,8 +162,8 @@ pub(crate) fn read(store: &Store, path: &Path, diff: &Diff) -> Result<BundleId, 
 }
 
 /// Puts a large file that came as a blob into the store.
-pub(crate) fn read_large(store: &Store, path: &Path, content: &ContentDigest) -> Result<(), CacheError> {
-    let file = File::open(path).map_err(CacheError::io(path))?;
+pub(crate) fn read_large(store: &Store, file: File, content: &ContentDigest) -> Result<(), CacheError> {
+    let path = Path::new("a large file");
     let mut from = zstd::Decoder::new(file).map_err(CacheError::io(path))?;
     let (digest, _) = store.bundle_writer().add_reader(&mut from, LARGE_FILE + 1)?;
     match digest == *content {

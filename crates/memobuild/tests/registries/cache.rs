@@ -52,6 +52,39 @@ fn a_cold_machine_asks_for_two_documents() {
     assert!(registry.traffic().1 < 100_000);
 }
 
+/// The base image lies on the registry too: of it a cold machine reads manifest and config.
+#[test]
+fn a_cold_machine_pulls_no_layer_of_its_base() {
+    let Some((registry, project)) = setting() else { return };
+    let base = registry.name("base:1");
+    project.dockerfile("FROM base\nLABEL pushed=yes\n");
+    on(&project, "zero", &["-t", &base, "--push"]);
+    let lines: String = (0..18).map(|n| format!("RUN cat /data/a > /out{n}\n")).collect();
+    project.dockerfile(&format!("FROM {base}\nUSER root\nCOPY src /data/\n{lines}WORKDIR /last\n"));
+    let (cache, to) = (registry.name("app:cache"), format!("type=registry,ref={}", registry.name("app:cache")));
+    on(&project, "one", &["--cache-to", &to]);
+    registry.requests();
+    registry.traffic();
+    let second = on(&project, "two", &["-t", "app", "--cache-from", &cache]);
+    assert!(second.ran.is_empty() && second.reused.len() >= 20, "{second:?}");
+    let asked = registry.requests();
+    assert!(asked.iter().all(|r| r.starts_with("GET ")) && asked.len() == 4, "{asked:?}");
+    assert!(registry.traffic().1 < 100_000);
+    // An edit needs to know what is in the base, which the cache tells as well.
+    project.write("src/b", "2");
+    let third = on(&project, "two", &["--cache-from", &cache]);
+    assert_eq!(third.ran, ["COPY src /data/"]);
+    let asked = registry.requests();
+    assert!(!asked.iter().any(|r| r.contains("/base/blobs/") && registry_layer(r, &project)), "{asked:?}");
+}
+
+/// Whether a request is for the base image's layer.
+fn registry_layer(request: &str, project: &Project) -> bool {
+    let blobs = std::fs::read_dir(project.base().join("blobs/sha256")).unwrap();
+    let layer = blobs.map(Result::unwrap).max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
+    request.contains(&*layer.file_name().to_string_lossy())
+}
+
 #[test]
 fn only_what_is_missing_moves() {
     let Some((registry, project)) = setting() else { return };
