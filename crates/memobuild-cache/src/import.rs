@@ -41,6 +41,9 @@ pub struct Importer {
     closed: AtomicBool,
     /// A content was wanted of a bundle that has none: such bundles are not offered any more.
     strict: AtomicBool,
+    lost: Mutex<HashSet<BundleId>>,
+    /// One for each thing that is fetched.
+    locks: Mutex<HashMap<[u8; 32], Arc<Mutex<()>>>>,
     failure: Mutex<Option<CacheError>>,
     /// Bundles whose diffs were given out and whose contents are not here.
     absent: Mutex<Vec<(BundleId, Arc<Diff>)>>,
@@ -85,6 +88,8 @@ impl Importer {
             state: OnceLock::new(),
             closed: AtomicBool::new(false),
             strict: AtomicBool::new(false),
+            lost: Mutex::default(),
+            locks: Mutex::default(),
             failure: Mutex::default(),
             absent: Mutex::default(),
         }
@@ -103,16 +108,6 @@ impl Importer {
     /// Why it is closed; told once.
     pub fn failure(&self) -> Option<CacheError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// How many results it knows.
-    pub fn len(&self) -> usize {
-        self.state().generations.iter().map(|g| g.records.keys().count()).sum()
-    }
-
-    /// Whether it knows none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     pub(crate) fn depot(&self) -> &dyn Depot {
@@ -256,17 +251,28 @@ impl Importer {
         Some(Arc::new(diff))
     }
 
-    /// Makes a bundle of the store: fetches its pack, and what it needs besides.
-    pub(crate) fn fetch(&self, id: &BundleId) -> Result<bool, CacheError> {
+    /// Makes a bundle of the store: fetches its pack, and before that what it needs besides.
+    fn fetch(&self, id: &BundleId, above: &mut Vec<BundleId>) -> Result<bool, CacheError> {
         if self.store.hint_bundle(id)? {
             return Ok(true);
         }
         let (Some(pack), Some(diff)) = (self.state().packs.get(id), self.known_diff(id)) else { return Ok(false) };
-        for need in &pack.needs {
-            self.fetch(need)?;
+        if above.contains(id) {
+            return Err(self.invalid("bundles that need each other"));
         }
+        above.push(*id);
+        for need in &pack.needs {
+            self.fetch(need, above)?;
+        }
+        above.pop();
         for large in &pack.large {
             self.fetch_large(large)?;
+        }
+        // Only now, so that nobody holds one lock and waits for another.
+        let lock = self.lock(*id.as_bytes());
+        let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.store.hint_bundle(id)? {
+            return Ok(true);
         }
         let made = pack::read(&self.store, self.open(pack.blob)?, &diff)?;
         self.store.oci_blob_remove(&pack.blob.digest);
@@ -274,6 +280,11 @@ impl Importer {
             true => Ok(true),
             false => Err(self.invalid(format!("bundle {id} turned out to be {made}"))),
         }
+    }
+
+    /// What keeps two threads from fetching the same thing.
+    fn lock(&self, name: [u8; 32]) -> Arc<Mutex<()>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
     }
 
     /// Fetches a blob and opens it. Others who need the same one may take it away when they are done with it.
@@ -296,6 +307,8 @@ impl Importer {
     }
 
     fn fetch_large(&self, large: &Large) -> Result<(), CacheError> {
+        let lock = self.lock(*large.content.as_bytes());
+        let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.store.has_content(&large.content, u64::MAX) {
             return Ok(());
         }
@@ -311,24 +324,29 @@ impl Importer {
             self.fetch_large(large)?;
             return Ok(true);
         }
-        // The lock is held on purpose: whoever else misses the same content waits for it.
-        let mut absent = self.absent();
-        let Some(at) = absent.iter().position(|(_, diff)| holds(diff, digest)) else { return Ok(false) };
-        let (id, diff) = absent.swap_remove(at);
-        drop(absent);
-        if !state.layers.is_empty() {
-            return inline::bring(&state.layers, &id, &*self.depot, &self.store);
-        }
-        match self.fetch(&id)? {
-            true => Ok(true),
+        let holder = self.absent().iter().find(|(_, diff)| holds(diff, digest)).map(|(id, _)| *id);
+        let Some(id) = holder else { return Ok(false) };
+        let found = match state.layers.is_empty() {
+            true => self.fetch(&id, &mut Vec::new())?,
             false => {
-                // Known by name only: from now on its step counts as not cached.
-                self.absent().push((id, diff));
-                self.strict.store(true, Ordering::Relaxed);
-                self.store.note_lost();
-                Ok(false)
+                let lock = self.lock(*id.as_bytes());
+                let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
+                let here = self.store.bundle_of(digest).is_some() || self.store.has_content(digest, u64::MAX);
+                here || inline::bring(&state.layers, &id, &*self.depot, &self.store)?
             }
+        };
+        if !found {
+            // Known by name only: from now on its step counts as not cached.
+            self.lose(&id);
         }
+        Ok(found)
+    }
+
+    /// A bundle that can't be had after all, and others of which no more is known than of it, are not offered any more.
+    fn lose(&self, id: &BundleId) {
+        self.strict.store(true, Ordering::Relaxed);
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
+        self.store.note_lost();
     }
 }
 
@@ -361,7 +379,7 @@ impl Upstream for Importer {
     }
 
     fn offers(&self, id: &BundleId) -> bool {
-        if self.is_closed() {
+        if self.is_closed() || self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
             return false;
         }
         let state = self.state();
@@ -379,10 +397,7 @@ impl Upstream for Importer {
                 }
             }
             // It was offered.
-            None => {
-                self.strict.store(true, Ordering::Relaxed);
-                self.store.note_lost();
-            }
+            None => self.lose(id),
         }
         diff
     }

@@ -1,6 +1,7 @@
 //! Pushes: what is sent, what is not, and what broken connections cost.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::TcpListener,
@@ -77,10 +78,10 @@ fn what_is_pushed_comes_back_and_is_sent_once() {
     let (base, root) = opened(layout.path(), &store);
     let at = |name: &str| format!("127.0.0.1:{}/{name}", registry.port);
     let report = push_to(&[&at("a/b:1"), &at("a/b:2")], &base, &root, &store).unwrap();
-    assert_eq!(report, Report { sent: 3, mounted: 0, present: 0 });
+    assert_eq!(report, Report { sent: 3, mounted: 0, present: 0, refused: None });
     // A second push sends nothing.
     let report = push_to(&[&at("a/b:3")], &base, &root, &store).unwrap();
-    assert_eq!(report, Report { sent: 0, mounted: 0, present: 3 });
+    assert_eq!(report, Report { sent: 0, mounted: 0, present: 3, refused: None });
     for name in ["a/b:1", "a/b:2", "a/b:3"] {
         let (_other, fresh) = crate::support::store();
         let back = open(&at(name), &fresh).unwrap();
@@ -110,7 +111,7 @@ fn layers_of_a_base_on_the_same_registry_are_taken_over_and_never_downloaded() {
     fresh.oci_blob_put(&bytes).unwrap();
     fresh.oci_blob_put(&lazy.config_bytes).unwrap();
     let report = push_to(&[&at("app/x:1")], &lazy, &root, &fresh).unwrap();
-    assert_eq!(report, Report { sent: 1, mounted: 2, present: 0 });
+    assert_eq!(report, Report { sent: 1, mounted: 2, present: 0, refused: None });
     for layer in &lazy.layers {
         assert!(fresh.oci_blob_path(&layer.blob.as_ref().unwrap().digest).is_none(), "a layer was downloaded");
     }

@@ -53,7 +53,8 @@ fn image(store: &Store, compression: Compression) -> (Descriptor, Vec<ExportedLa
 fn pushed(store: &Store, root: &Descriptor, at: &str) {
     let name: Reference = at.parse().unwrap();
     let registries = Registries::new(RegistryOptions::default());
-    Push { store, registries: &registries, root, bases: Vec::new() }.to(&[name], &|_, _| ()).unwrap();
+    let (bases, recipes, referrers) = Default::default();
+    Push { store, registries: &registries, root, bases, recipes, referrers }.to(&[name], &|_, _| ()).unwrap();
 }
 
 /// All regular files below a directory and their contents.
