@@ -140,6 +140,8 @@ pub(super) fn is_native(machine: Machine) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     const ARM64: &[u8] = b"enabled\ninterpreter /usr/bin/qemu\nflags: POF\noffset 0\n\
@@ -181,6 +183,13 @@ mod tests {
     fn this_machine_runs_its_own_programs() {
         let Some(host) = Machine::host() else { return };
         assert!(is_native(host) && starts(host));
-        assert!(!is_native(Machine::of_platform("linux/mips").unwrap()));
+        let mips = Machine::of_platform("linux/mips").unwrap();
+        assert!(!is_native(mips));
+        if let listed @ Handlers::Listed(_) = Handlers::look() {
+            assert_eq!(
+                starts(mips),
+                listed.find(&mips.head(), |at| Path::new(OsStr::from_bytes(at)).exists()).is_some()
+            );
+        }
     }
 }

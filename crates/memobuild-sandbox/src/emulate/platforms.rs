@@ -22,7 +22,7 @@ pub enum Runner {
 }
 
 /// What can be run here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Platforms {
     /// Each platform, like `linux/arm64`, and by what it is run; this machine's own first.
     pub runnable: Vec<(&'static str, Runner)>,
