@@ -117,7 +117,7 @@ impl Sandbox {
 
     /// The platforms whose steps can be run here. Tries what memobuild's own emulation needs.
     pub fn platforms(&self) -> Platforms {
-        Platforms::look(|emulators| self.emulating(&emulators).map(drop))
+        Platforms::look(|emulators| self.emulating(emulators).map(drop))
     }
 
     /// Where a step that this machine can't run itself is run.
@@ -125,7 +125,7 @@ impl Sandbox {
         if need.is_handled(step) {
             return self.chosen();
         }
-        match (need.emulators().and_then(|emulators| self.emulating(&emulators)), &need.program) {
+        match (need.emulators().and_then(|emulators| self.emulating(emulators)), &need.program) {
             (Ok(chosen), _) => Ok(chosen),
             (Err(reason), Some(_)) => Err(need.unmet(reason)),
             // It is not known to be one.
@@ -155,7 +155,7 @@ impl Sandbox {
         };
         match (result, need) {
             (Err(e), Some(need)) if e.is_exec_format() => {
-                let reason = need.emulators().and_then(|emulators| self.emulating(&emulators)).err();
+                let reason = need.emulators().and_then(|emulators| self.emulating(emulators)).err();
                 Err(need.unmet(reason.unwrap_or_else(|| "the kernel does not take its program for one".to_owned())))
             }
             (result, _) => result,

@@ -79,7 +79,7 @@ impl Need {
 
     /// What is to be registered for it: the emulators of this machine, if there is one among them. An error says what
     /// lacks.
-    pub(crate) fn emulators(&self) -> Result<Vec<Emulator>, String> {
+    pub(crate) fn emulators(&self) -> Result<&'static [Emulator], String> {
         let all = Emulator::all();
         match all.iter().any(|emulator| emulator.machine == self.machine) {
             true => Ok(all),
@@ -90,5 +90,5 @@ impl Need {
 
 /// That there is no emulator.
 fn lacking(machine: Machine) -> String {
-    format!("there is no statically linked qemu-{}", machine.qemu)
+    format!("there is no statically linked qemu-{} (version 6 or newer)", machine.qemu)
 }

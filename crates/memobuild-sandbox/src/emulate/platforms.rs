@@ -33,7 +33,7 @@ pub struct Platforms {
 impl Platforms {
     /// Looks. `try_own` says whether emulators can be registered for steps alone; it is asked only where there are any
     /// that would be needed.
-    pub(crate) fn look(try_own: impl FnOnce(Vec<Emulator>) -> Result<(), String>) -> Self {
+    pub(crate) fn look(try_own: impl FnOnce(&[Emulator]) -> Result<(), String>) -> Self {
         let handlers = Handlers::look();
         let by_kernel = |machine: &super::Machine| match &handlers {
             Handlers::Listed(_) => {
@@ -50,13 +50,15 @@ impl Platforms {
                 runnable.push((machine.platform, Runner::Native));
             } else if let Some(runner) = by_kernel(&machine) {
                 runnable.push((machine.platform, runner));
-            } else if let Some(emulator) = Emulator::of(machine) {
+            } else if let Some(emulator) = Emulator::all().iter().find(|emulator| emulator.machine == machine) {
                 own.push(emulator);
             }
         }
-        let works = if own.is_empty() { Ok(()) } else { try_own(own.clone()) };
+        let works = if own.is_empty() { Ok(()) } else { try_own(Emulator::all()) };
         if works.is_ok() {
-            runnable.extend(own.into_iter().map(|emulator| (emulator.machine.platform, Runner::Own(emulator.path))));
+            runnable.extend(
+                own.into_iter().map(|emulator| (emulator.machine.platform, Runner::Own(emulator.path.clone()))),
+            );
         }
         runnable.sort_by_key(|(_, runner)| *runner != Runner::Native);
         Self { runnable, no_emulation: works.err() }

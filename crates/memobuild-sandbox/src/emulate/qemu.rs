@@ -5,6 +5,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use super::{
@@ -28,41 +29,39 @@ pub(crate) struct Emulator {
     pub(crate) machine: Machine,
     /// The program.
     pub(crate) path: PathBuf,
-    /// Whether it takes the command's own name from the kernel.
-    keeps_name: bool,
 }
 
 impl Emulator {
-    /// Those on this machine, for all that it can't run itself.
-    pub(super) fn all() -> Vec<Self> {
-        MACHINES.into_iter().filter(|machine| !is_native(*machine)).filter_map(Self::of).collect()
+    /// Those on this machine, for all that it can't run itself. Looked for once.
+    pub(super) fn all() -> &'static [Self] {
+        static ALL: OnceLock<Vec<Emulator>> = OnceLock::new();
+        ALL.get_or_init(|| MACHINES.into_iter().filter(|machine| !is_native(*machine)).filter_map(Self::find).collect())
     }
 
     /// The one for a machine.
-    pub(super) fn of(machine: Machine) -> Option<Self> {
+    fn find(machine: Machine) -> Option<Self> {
         let debian = Path::new(DEBIAN).join(format!("{}-binfmt-P", machine.qemu));
         if fits(&debian) {
-            return Some(Self { machine, path: debian, keeps_name: true });
+            return Some(Self { machine, path: debian });
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(USUAL.map(PathBuf::from)).collect();
         let names = [format!("qemu-{}-static", machine.qemu), format!("qemu-{}", machine.qemu)];
         let at = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));
-        let path = at.filter(|at| at.is_absolute()).find(|at| fits(at))?;
-        let keeps_name = version(&path).is_some_and(|major| major >= KNOWS_P);
-        Some(Self { machine, path, keeps_name })
+        let usable = |at: &PathBuf| at.is_absolute() && fits(at) && version(at).is_some_and(|major| major >= KNOWS_P);
+        Some(Self { machine, path: at.into_iter().find(usable)? })
     }
 
     /// The line that registers it. Flags: F, the kernel opens the program now, so that no step has to have it; C, set-id
-    /// programs are; O, it gets the command's file open; P, and its own name. `None` if no such line can be written.
+    /// programs are; O, it gets the command's file open; P, and its first argument, by which programs like busybox tell
+    /// what they are. `None` if no such line can be written.
     pub(crate) fn registration(&self) -> Option<Box<[u8]>> {
         use std::os::unix::ffi::OsStrExt;
         let escaped = |bytes: &[u8]| bytes.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
         let (magic, mask) = (escaped(&self.machine.head()), escaped(&self.machine.mask()));
-        let flags = if self.keeps_name { "POCF" } else { "OCF" };
         let path = self.path.as_os_str().as_bytes();
         let start = format!(":memobuild-{}:M::{magic}:{mask}:", self.machine.qemu);
-        let line = [start.as_bytes(), path, b":", flags.as_bytes()].concat();
+        let line = [start.as_bytes(), path, b":POCF"].concat();
         // What ends a field can't be told from what belongs to it.
         let plain = !path.iter().any(|b| matches!(b, b':' | b'\n'));
         (plain && line.len() <= LONGEST).then(|| line.into())
@@ -103,15 +102,15 @@ mod tests {
     #[test]
     fn a_registration_is_one_line_of_the_kernels_form() {
         let machine = Machine::of_platform("linux/arm64").unwrap();
-        let emulator = Emulator { machine, path: "/usr/bin/qemu-aarch64-static".into(), keeps_name: false };
+        let emulator = Emulator { machine, path: "/usr/bin/qemu-aarch64-static".into() };
         let line = String::from_utf8(emulator.registration().unwrap().into_vec()).unwrap();
         let fields: Vec<&str> = line.split(':').collect();
         assert_eq!(fields.len(), 8, "{line}");
-        assert_eq!((fields[1], fields[2], fields[7]), ("memobuild-aarch64", "M", "OCF"));
+        assert_eq!((fields[1], fields[2], fields[7]), ("memobuild-aarch64", "M", "POCF"));
         assert!(
             fields[4].starts_with("\\x7f\\x45\\x4c\\x46\\x02\\x01\\x01\\x00") && fields[4].len() == fields[5].len()
         );
-        let emulator = Emulator { path: "/a:b/qemu".into(), ..emulator };
+        let emulator = Emulator { machine, path: "/a:b/qemu".into() };
         assert_eq!(emulator.registration(), None);
     }
 }
