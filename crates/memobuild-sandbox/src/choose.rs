@@ -148,7 +148,14 @@ pub(crate) fn choose(config: &SandboxConfig, emulation: Option<&Emulation<'_>>) 
             (Ok(_), None) => {}
             (Err(e), kept) => {
                 server = kept;
-                reasons.push(format!("{} with {}: {e}", kind.name(), ids.name()));
+                // What emulation lacks has nothing to do with the mode, and is said once.
+                reasons.push(match emulation {
+                    Some(_) => e.to_string(),
+                    None => format!("{} with {}: {e}", kind.name(), ids.name()),
+                });
+                if emulation.is_some() {
+                    reasons.dedup();
+                }
             }
         }
     }

@@ -23,7 +23,8 @@ pub(super) fn register(lines: &[Bytes]) -> Result<OwnedFd, Failure> {
     sys::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".into())?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .during(|| "making mounts private".into())?;
-    let mount = mounts::make("binfmt_misc", &[], ATTRIBUTES as u32)?;
+    let mount = mounts::make("binfmt_misc", &[], ATTRIBUTES as u32)
+        .map_err(|e| Failure { what: format!("{} in a user namespace, as Linux 6.7 can", e.what), ..e })?;
     for line in lines {
         let what = || "registering an emulator".to_owned();
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;

@@ -166,13 +166,18 @@ mod tests {
         let chosen = Ok(("exact", "no FUSE".into()));
         let found = Found { checks: &checks, modes: &modes, chosen: &chosen, platforms: &platforms };
         insta::assert_snapshot!(as_text(&found), @r"
-        CHECK          FOUND
-        kernel     ok  Linux 6.18.0
-        /dev/fuse  no  permission denied
+        CHECK              FOUND
+        kernel         ok  Linux 6.18.0
+        /dev/fuse      no  permission denied
 
         MODE
-        traced     no  opening /dev/fuse: Permission denied
-        exact      ok  one user id: other owners are recorded, not taken on
+        traced         no  opening /dev/fuse: Permission denied
+        exact          ok  one user id: other owners are recorded, not taken on
+
+        PLATFORM           RUN BY
+        linux/amd64    ok  this machine
+        linux/arm64    ok  the kernel's handler, /usr/bin/qemu-aarch64-static (binfmt_misc)
+        linux/riscv64  ok  memobuild's own emulation, /usr/bin/qemu-riscv64-static
 
         steps run in exact mode: no FUSE
         hint: /dev/fuse: open it
