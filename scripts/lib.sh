@@ -60,6 +60,17 @@ need_busybox() {
     fi
 }
 
+# busybox_for_arm64 DIR: puts Debian's static busybox for arm64 at DIR/busybox-arm64. apt's state for that lies in DIR as
+# well: nothing changes on the machine.
+busybox_for_arm64() {
+    local dir=$1 apt
+    mkdir -p "$dir/apt"/{lists,cache/archives}/partial
+    apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o APT::Sandbox::User=root
+        -o "Dir::State::Lists=$dir/apt/lists" -o "Dir::Cache=$dir/apt/cache" -o Dir::State::status=/dev/null)
+    "${apt[@]}" update && (cd "$dir/apt" && "${apt[@]}" download busybox-static && dpkg-deb -x busybox-static_*.deb .) &&
+        mv "$dir/apt/bin/busybox" "$dir/busybox-arm64"
+}
+
 # ldd fails on a program that has no loader, or says so.
 is_static() { [ -x "$1" ] && { ! ldd "$1" >/dev/null 2>&1 || ldd "$1" 2>&1 | grep -q 'statically linked'; }; }
 

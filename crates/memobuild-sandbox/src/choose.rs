@@ -15,12 +15,13 @@ use memobuild_tree::Tree;
 use crate::{
     compose::{self, Lowers},
     contents::Contents,
+    emulate::Emulator,
     error::SandboxError,
     fuse::sides::{Division, Serving, Side},
     ids::Ids,
     launch::{ServerHandle, Waiting},
     layout::{layers::Layers, roots::Roots},
-    mode::{Mode, ModeChoice, ModeKind},
+    mode::{Mode, ModeChoice, ModeKind, OwnershipClass},
     run::{self, Job},
     rundir::RunDir,
     sandbox::SandboxConfig,
@@ -112,15 +113,28 @@ fn step_dir(run: &Path, steps: &AtomicU64) -> Result<PathBuf, SandboxError> {
     Ok(dir)
 }
 
+/// Steps with emulators of their own.
+pub(crate) struct Emulation<'a> {
+    /// What is registered for them.
+    pub(crate) emulators: &'a [Emulator],
+    /// What owners must mean to them.
+    pub(crate) ownership: OwnershipClass,
+}
+
 /// Tries what could work, best first, and takes the first that does.
-pub(crate) fn choose(config: &SandboxConfig) -> Result<Chosen, SandboxError> {
+pub(crate) fn choose(config: &SandboxConfig, emulation: Option<&Emulation<'_>>) -> Result<Chosen, SandboxError> {
     let scratch = &config.scratch;
     let run = RunDir::create(scratch).map_err(|source| SandboxError::Scratch { path: scratch.clone(), source })?;
     let steps = AtomicU64::new(0);
     let mut reasons: Vec<String> = Vec::new();
     let mut server = None;
-    for (kind, ids) in candidates(config, &mut reasons) {
+    let handlers: Vec<Bytes> =
+        emulation.map_or(&[][..], |e| e.emulators).iter().filter_map(Emulator::registration).collect();
+    for (kind, ids) in candidates(config, emulation, &mut reasons) {
         let tried = connect(config, &ids, &mut server).and_then(|server| {
+            if emulation.is_some() {
+                server.emulate(&handlers)?;
+            }
             RunDir::remove_leftovers(scratch, server)?;
             probe(config, kind, server, &run, &steps)
         });
@@ -134,7 +148,14 @@ pub(crate) fn choose(config: &SandboxConfig) -> Result<Chosen, SandboxError> {
             (Ok(_), None) => {}
             (Err(e), kept) => {
                 server = kept;
-                reasons.push(format!("{} with {}: {e}", kind.name(), ids.name()));
+                // What emulation lacks has nothing to do with the mode, and is said once.
+                reasons.push(match emulation {
+                    Some(_) => e.to_string(),
+                    None => format!("{} with {}: {e}", kind.name(), ids.name()),
+                });
+                if emulation.is_some() {
+                    reasons.dedup();
+                }
             }
         }
     }
@@ -144,7 +165,11 @@ pub(crate) fn choose(config: &SandboxConfig) -> Result<Chosen, SandboxError> {
     Err(SandboxError::Unavailable { asked: config.mode.name(), reason: reasons.join("; ") })
 }
 
-fn candidates(config: &SandboxConfig, reasons: &mut Vec<String>) -> Vec<(ModeKind, Ids)> {
+fn candidates(
+    config: &SandboxConfig,
+    emulation: Option<&Emulation<'_>>,
+    reasons: &mut Vec<String>,
+) -> Vec<(ModeKind, Ids)> {
     let root = rustix::process::geteuid().is_root();
     let mut ids = Vec::new();
     if root {
@@ -156,13 +181,21 @@ fn candidates(config: &SandboxConfig, reasons: &mut Vec<String>) -> Vec<(ModeKin
         Err(why) => reasons.push(why),
     }
     ids.push(Ids::SINGLE);
+    if let Some(emulation) = emulation {
+        // Handlers of one's own need a user namespace of one's own.
+        ids.retain(|ids| *ids != Ids::HOST && ids.class() == emulation.ownership);
+    }
     let mut out = Vec::new();
     for kind in [ModeKind::Traced, ModeKind::Exact] {
         if config.mode == ModeChoice::Auto || config.mode.name() == kind.name() {
             out.extend(ids.iter().map(|ids| (kind, ids.clone())));
         }
     }
-    if matches!(config.mode, ModeChoice::Auto | ModeChoice::Chroot) {
+    if emulation.is_some() {
+        if config.mode == ModeChoice::Chroot {
+            reasons.push("the chroot mode has none".to_owned());
+        }
+    } else if matches!(config.mode, ModeChoice::Auto | ModeChoice::Chroot) {
         if root {
             out.push((ModeKind::Chroot, Ids::HOST));
         } else {

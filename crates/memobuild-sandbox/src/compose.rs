@@ -16,7 +16,8 @@ use crate::{
 
 /// Docker's and BuildKit's size of /dev/shm.
 const DEFAULT_SHM: u64 = 64 << 20;
-const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where commands are looked for in an environment without PATH.
+pub(crate) const USUAL_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a step's trees lie: served, or laid out as chains of directories, uppermost first.
 pub(crate) enum Lowers<'a> {
@@ -70,7 +71,7 @@ fn environment(step: &Step) -> Vec<Bytes> {
     let mut env: Vec<Bytes> = step.env.iter().map(|e| e.as_slice().into()).collect();
     let has = |env: &[Bytes], name: &[u8]| env.iter().any(|e| e.starts_with(name));
     if !has(&env, b"PATH=") {
-        env.push(DEFAULT_PATH.into());
+        env.push([b"PATH=", USUAL_PATH].concat().into());
     }
     if !has(&env, b"HOME=") {
         let home: &[u8] = if step.user.uid == 0 { b"HOME=/root" } else { b"HOME=/" };

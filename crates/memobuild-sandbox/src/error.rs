@@ -14,6 +14,19 @@ pub enum SandboxError {
         /// Why not, one line.
         reason: String,
     },
+    /// The step's programs are for another processor, and nothing here emulates it. Exit code 6 of the program.
+    #[error(
+        "this machine cannot run steps for {platform}: {program}, the kernel has no handler for such programs \
+             (binfmt_misc), and memobuild's own emulation does not work: {reason}"
+    )]
+    Foreign {
+        /// The platform, like `linux/arm64`.
+        platform: String,
+        /// What shows it.
+        program: String,
+        /// Why memobuild can't emulate it, one line.
+        reason: String,
+    },
     /// The step was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -63,6 +76,12 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
+    /// Whether the kernel knew nothing to do with the command's file.
+    pub(crate) fn is_exec_format(&self) -> bool {
+        let words = crate::server::describe(libc::ENOEXEC);
+        matches!(self, Self::Start { reason, .. } if reason.ends_with(&words))
+    }
+
     pub(crate) fn setup(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Setup { what: what.into(), source: source.into() }
     }

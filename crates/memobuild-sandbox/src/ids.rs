@@ -44,12 +44,12 @@ impl Ids {
     /// One.
     pub(crate) const SINGLE: Self = Self { map: IdMap::Single };
 
-    /// Ranges for this user: from /etc/subuid and /etc/subgid; for root without further rights (in a container), all
-    /// of its own. An error says in one line why there are none.
+    /// Ranges for this user: from /etc/subuid and /etc/subgid; for root all of its own, as it sees them (in a container
+    /// without further rights, or where a user namespace is needed). An error says in one line why there are none.
     pub(crate) fn ranges() -> Result<Self, String> {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let ranges = if uid == 0 {
-            (vec![(0, 0, u32::MAX)], vec![(0, 0, u32::MAX)])
+            (own_ids("/proc/self/uid_map"), own_ids("/proc/self/gid_map"))
         } else {
             let name = user_name(uid);
             let of = |file: &str, own: u32| -> Result<Vec<Range>, String> {
@@ -131,6 +131,25 @@ impl Ids {
     }
 }
 
+/// All ids of this process's namespace, each mapped to itself.
+fn own_ids(file: &str) -> Vec<Range> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let ranges = same_ids(&text);
+    if ranges.is_empty() { vec![(0, 0, u32::MAX)] } else { ranges }
+}
+
+/// First id and count of each line of a map (user_namespaces(7)), in order.
+fn same_ids(text: &str) -> Vec<Range> {
+    let parse = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let inside = fields.next()?.parse().ok()?;
+        Some((inside, inside, fields.nth(1)?.parse().ok()?))
+    };
+    let mut ranges: Vec<Range> = text.lines().filter_map(parse).collect();
+    ranges.sort_unstable();
+    ranges
+}
+
 /// The name of a user id by /etc/passwd.
 fn user_name(uid: u32) -> Option<String> {
     let text = std::fs::read_to_string("/etc/passwd").ok()?;
@@ -162,6 +181,12 @@ mod tests {
         let text = "# x\nann:100000:65536\nbob:5:6\n1000:300000:10\nann:bad:1\n";
         assert_eq!(subordinate_ranges(text, 1000, Some("ann")), [(100_000, 65536), (300_000, 10)]);
         assert_eq!(subordinate_ranges(text, 7, None), []);
+    }
+
+    #[test]
+    fn own_ids_are_mapped_to_themselves() {
+        assert_eq!(same_ids("         0          0 4294967295\n"), [(0, 0, u32::MAX)]);
+        assert_eq!(same_ids("1 100000 65536\n0 1000 1\n"), [(0, 0, 1), (1, 1, 65536)]);
     }
 
     #[test]

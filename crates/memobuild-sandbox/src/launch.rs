@@ -27,7 +27,7 @@ use crate::{
     layout::order::{Batch, Order, Orders},
     sandbox::SANDBOX_INIT_ARG,
     server::Hello,
-    spec::{Begin, Event, Request, Room, Spec},
+    spec::{Begin, Bytes, Event, Request, Room, Spec},
     wire::Wire,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct ServerHandle {
     removals: Mutex<Vec<OwnedFd>>,
     /// Steps that are over but for taking down what was theirs.
     leaving: Mutex<VecDeque<Leaving>>,
+    /// Handlers of other machines' programs, which live as long as this.
+    emulation: Mutex<Option<OwnedFd>>,
     /// How ids are mapped.
     pub(crate) ids: Ids,
 }
@@ -114,6 +116,7 @@ impl ServerHandle {
             child: Mutex::new(child),
             removals: Mutex::default(),
             leaving: Mutex::default(),
+            emulation: Mutex::default(),
             ids: ids.clone(),
         };
         handle.greet(&ids)?;
@@ -225,6 +228,29 @@ impl ServerHandle {
                 Err(SandboxError::setup(what, io::Error::from_raw_os_error(errno)))
             }
             _ => Err(SandboxError::Helper("it ended while setting an owner".into())),
+        }
+    }
+
+    /// Has the kernel run programs of other machines for this server's steps, by handlers as binfmt_misc takes them;
+    /// once.
+    pub(crate) fn emulate(&self, handlers: &[Bytes]) -> Result<(), SandboxError> {
+        let mut emulation = self.emulation.lock().unwrap_or_else(PoisonError::into_inner);
+        if emulation.is_some() {
+            return Ok(());
+        }
+        let (near, far) = channel::pair().map_err(helper("making a socket"))?;
+        self.request(&Request::Emulate { handlers: handlers.to_vec() }, &[far.as_fd()])?;
+        drop(far);
+        match Receiver::new().receive::<Event>(&near) {
+            Ok(Some((Event::Done {}, mut descriptors))) if descriptors.len() == 1 => {
+                *emulation = descriptors.pop();
+                Ok(())
+            }
+            Ok(Some((Event::Failed { what, errno }, _))) => {
+                let what = String::from_utf8_lossy(&what).into_owned();
+                Err(SandboxError::setup(what, io::Error::from_raw_os_error(errno)))
+            }
+            _ => Err(SandboxError::Helper("it ended while registering an emulator".into())),
         }
     }
 

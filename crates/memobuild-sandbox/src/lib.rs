@@ -15,6 +15,7 @@
 //! | `harvest` | from the upper directory to a diff |
 //! | `compose`, `spec`, `ids` | what the helper process is told |
 //! | `launch`, `run`, `channel`, `wire` | speaking to it, and driving one step |
+//! | `emulate` | programs of other processors, and what runs them |
 //! | `ssh` | sockets handed to a step |
 //! | `layout` | trees laid out on disk, for the modes without FUSE |
 //! | `sys` | raw system calls; the only place with `unsafe` |
@@ -25,6 +26,7 @@ mod choose;
 mod compose;
 mod contents;
 pub mod doctor;
+mod emulate;
 mod error;
 mod fuse;
 mod harvest;
@@ -44,6 +46,7 @@ mod sys;
 mod wire;
 
 pub use contents::{Contents, ReadAt};
+pub use emulate::{Platforms, Runner};
 pub use error::SandboxError;
 pub use ids::expected_ownership;
 pub use mode::{Mode, ModeChoice, ModeKind, OwnershipClass};

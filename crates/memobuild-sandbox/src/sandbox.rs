@@ -11,9 +11,10 @@ use std::{
 use memobuild_tree::{Diff, Tree};
 
 use crate::{
-    choose::{Chosen, choose},
+    choose::{Chosen, Emulation, choose},
     compose::{self, Lowers},
     contents::Contents,
+    emulate::{Emulator, Need, Platforms},
     error::SandboxError,
     fuse::sides::Serving,
     launch::ServerHandle,
@@ -66,6 +67,8 @@ pub struct Sandbox {
     config: SandboxConfig,
     /// Empty until the first use.
     chosen: Mutex<Option<Arc<Chosen>>>,
+    /// The same for steps with emulators of their own, or why there can be none.
+    emulating: Mutex<Option<Result<Arc<Chosen>, String>>>,
 }
 
 /// One call of [`Sandbox::run`].
@@ -82,7 +85,7 @@ impl Sandbox {
     /// Nothing is started or probed yet.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
         crate::sys::fresh_large_buffers();
-        Ok(Self { config, chosen: Mutex::new(None) })
+        Ok(Self { config, chosen: Mutex::new(None), emulating: Mutex::new(None) })
     }
 
     /// The mode in use; probes the machine and starts the server if that was not done yet.
@@ -95,12 +98,43 @@ impl Sandbox {
         if let Some(chosen) = &*slot {
             return Ok(chosen.clone());
         }
-        let chosen = Arc::new(choose(&self.config)?);
+        let chosen = Arc::new(choose(&self.config, None)?);
         *slot = Some(chosen.clone());
         Ok(chosen)
     }
 
-    /// Runs a step to its end. Several may run at once.
+    /// The same for steps that need an emulator which the kernel has not. An error is one line.
+    fn emulating(&self, emulators: &[Emulator]) -> Result<Arc<Chosen>, String> {
+        let ownership = self.mode().map_err(|e| e.to_string())?.ownership;
+        let mut slot = self.emulating.lock().unwrap_or_else(PoisonError::into_inner);
+        let choose = || match choose(&self.config, Some(&Emulation { emulators, ownership })) {
+            Ok(chosen) => Ok(Arc::new(chosen)),
+            Err(SandboxError::Unavailable { reason, .. }) => Err(reason),
+            Err(e) => Err(e.to_string()),
+        };
+        slot.get_or_insert_with(choose).clone()
+    }
+
+    /// The platforms whose steps can be run here. Tries what memobuild's own emulation needs.
+    pub fn platforms(&self) -> Platforms {
+        Platforms::look(|emulators| self.emulating(emulators).map(drop))
+    }
+
+    /// Where a step that this machine can't run itself is run.
+    fn chosen_for(&self, need: &Need, step: &Step) -> Result<Arc<Chosen>, SandboxError> {
+        if need.is_handled(step) {
+            return self.chosen();
+        }
+        match (need.emulators().and_then(|emulators| self.emulating(emulators)), &need.program) {
+            (Ok(chosen), _) => Ok(chosen),
+            (Err(reason), Some(_)) => Err(need.unmet(reason)),
+            // It is not known to be one.
+            (Err(_), None) => self.chosen(),
+        }
+    }
+
+    /// Runs a step to its end. Several may run at once. One whose program is for another processor is run by the
+    /// kernel's handler for it, else by memobuild's own emulation, where there can be one, else not begun.
     pub fn run(
         &self,
         step: &Step,
@@ -109,11 +143,22 @@ impl Sandbox {
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let asked = Instant::now();
-        let chosen = self.chosen()?;
+        let need = Need::of(step, &**contents);
+        let chosen = match &need {
+            None => self.chosen()?,
+            Some(need) => self.chosen_for(need, step)?,
+        };
         let call = Call { chosen: &chosen, step, contents, output, cancel, asked };
-        match chosen.mode.kind {
+        let result = match chosen.mode.kind {
             ModeKind::Traced | ModeKind::Exact => call.mounted(),
             ModeKind::Chroot => call.in_root(),
+        };
+        match (result, need) {
+            (Err(e), Some(need)) if e.is_exec_format() => {
+                let reason = need.emulators().and_then(|emulators| self.emulating(emulators)).err();
+                Err(need.unmet(reason.unwrap_or_else(|| "the kernel does not take its program for one".to_owned())))
+            }
+            (result, _) => result,
         }
     }
 

@@ -185,10 +185,14 @@ pub(crate) enum Request {
     LayOut { dir: Bytes, layer: bool },
     /// Remove a directory and all below it, whoever owns it. Answered by `Done` or `Failed`.
     Remove { path: Bytes },
+    /// Register handlers of programs with the kernel, for the server's user namespace. Answered by `Failed`, or by
+    /// `Done` and a descriptor with which they go.
+    Emulate { handlers: Vec<Bytes> },
 }
 wire!(enum Request {
     0 => Run { room },
     1 => Remove { path },
     2 => LayOut { dir, layer },
     3 => Own { path, uid, gid, mode },
+    4 => Emulate { handlers },
 });

@@ -42,6 +42,9 @@ pub struct Step {
     pub cgroup_parent: Option<String>,
     /// Confinement.
     pub security: Security,
+    /// What the command is for, as `os/architecture[/variant]`: where its program can't be looked at beforehand, this
+    /// says whether it needs an emulator.
+    pub platform: Option<String>,
     /// Whether every file whose bytes are read must be told from those only looked at ([`memobuild_tree::facts::Look`]).
     /// Costs speed: large blobs are then not read natively.
     pub see_reads: bool,
@@ -64,6 +67,7 @@ impl Step {
             ulimits: Vec::new(),
             cgroup_parent: None,
             security: Security::Sandbox,
+            platform: None,
             see_reads: false,
         }
     }

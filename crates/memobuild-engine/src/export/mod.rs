@@ -440,6 +440,14 @@ fn keep(
     let host = &session.request.options.build_platform;
     let own = drafts.iter().find(|d| d.target.platform == *host).or(drafts.first());
     let Some(draft) = own else { return Ok(()) };
+    let takes_all = |o: &Output| o.push || matches!(o.kind, OutputKind::Oci | OutputKind::Docker);
+    if drafts.len() > 1 && !session.request.outputs.iter().any(takes_all) {
+        let message = format!(
+            "memobuild's store keeps one platform of an image: {}; --push or --output type=oci take all of them",
+            draft.target.platform
+        );
+        session.emit(TraceEvent::Warning { message });
+    }
     let mut config = draft.config.clone();
     let mut layers: Vec<BaseLayer> = match base(session, draft.target)? {
         Some(base) => base.layers.clone(),

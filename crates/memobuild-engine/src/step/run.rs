@@ -50,6 +50,7 @@ pub(super) fn execute(session: &Session<'_>, step: &Step, run: &Run, values: &Va
         ulimits: run.ulimits.iter().map(ulimit).collect(),
         cgroup_parent: run.cgroup_parent.clone(),
         security: if run.insecure { sandbox::Security::Insecure } else { sandbox::Security::Sandbox },
+        platform: Some(step.platform.to_string()),
         see_reads: step.hints.stat_kind,
     };
     let contents = Arc::new(StepContents::new(session.store, &mounts));
@@ -136,6 +137,11 @@ fn failure(run: &Run, log: &Log<'_, '_>, error: &SandboxError) -> EngineError {
     match error {
         SandboxError::Unavailable { .. } => EngineError::new(FailureKind::Machine, chained)
             .with_hint("`memobuild doctor` says what this machine can do and how to get a better mode"),
+        SandboxError::Foreign { .. } => EngineError::new(FailureKind::Machine, chained).with_hint(
+            "as root, install QEMU and register it with the kernel (Debian, Ubuntu: `apt-get install qemu-user-static \
+             binfmt-support`); or build on this machine's own platform, with a compiler for the other one: \
+             FROM --platform=$BUILDPLATFORM",
+        ),
         SandboxError::Start { code, .. } => {
             log.error(format!("{}: {chained}", did_not_complete(run, &format!("exit code: {code}"))))
         }

@@ -46,7 +46,7 @@ impl From<Failure> for NotStarted {
 }
 
 /// The kernel's words for an error number, without Rust's `(os error N)`.
-pub(super) fn describe(errno: i32) -> String {
+pub(crate) fn describe(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

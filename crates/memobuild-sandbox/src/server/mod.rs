@@ -8,6 +8,7 @@ mod cgroup;
 mod child;
 mod chroot;
 mod device;
+mod emulate;
 mod filter;
 mod identity;
 mod init;
@@ -18,6 +19,7 @@ pub(crate) mod remove;
 mod root;
 mod stage;
 
+pub(crate) use child::describe;
 pub(crate) use device::{LINKS as DEVICE_LINKS, NODES as DEVICES};
 pub(crate) use mounts::open_in;
 
@@ -140,6 +142,10 @@ fn serve(request: Request, descriptors: Vec<OwnedFd>) {
             (Request::Remove { path }, [socket]) => answer(socket, remove::remove_all(&path)),
             (Request::LayOut { dir, layer }, [socket]) => answer(socket, lay::lay_out(&dir, layer, socket.as_fd())),
             (Request::Own { path, uid, gid, mode }, [socket]) => answer(socket, own(&path, (uid, gid), mode)),
+            (Request::Emulate { handlers }, [socket]) => match emulate::register(&handlers) {
+                Ok(mount) => i32::from(channel::send(socket, &Event::Done {}, &[mount.as_fd()]).is_err()),
+                Err(e) => answer(socket, Err(e)),
+            },
             _ => 1,
         }
     };
