@@ -136,8 +136,8 @@ def pushes(bench, registry):
         return Run(script + "wait")
     a, b, c = alternate(bench.rounds, ready, skopeo, curl)
     a, b, c = median(a), median(b), median(c)
-    bench.row("push of 256 MB, layers compressed before", f"{a:.2f} s", "not slower than skopeo; at most 1.5 x four curls",
-              a <= b and a <= 1.5 * c, f"skopeo {b:.2f} s ({b / a:.1f} x), curls {c:.2f} s ({c / a:.2f} x)")
+    bench.row("push of 256 MB, layers compressed before", f"{a:.2f} s", "half of skopeo's time, at most 1.5 x four curls",
+              2 * a <= b and a <= 1.5 * c, f"skopeo {b:.2f} s ({b / a:.1f} x), curls {c:.2f} s ({c / a:.2f} x)")
 
 
 def pulls(bench, registry):
@@ -150,6 +150,19 @@ def pulls(bench, registry):
     registry.start()
     Run(["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", f"oci:{layout}:latest",
          f"docker://{registry.host}/base:1"])
+    copied = bench.work / "pull-copied"
+
+    def pull():
+        return bench.measured([bench.exe, "pull", "-q", f"{registry.host}/base:1"], bench.fresh("pulled"))
+
+    def skopeo():
+        shutil.rmtree(copied, ignore_errors=True)
+        return Run(["skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false",
+                    f"docker://{registry.host}/base:1", f"oci:{copied}:1"])
+    a, b = alternate(bench.rounds, pull, skopeo)
+    a, b = median(a), median(b)
+    bench.row("cold pull of a 130 MB base, as it is", f"{a * 1e3:.0f} ms", "half of skopeo's time", 2 * a <= b,
+              f"skopeo {b * 1e3:.0f} ms ({b / a:.1f} x)")
     context = bench.work / "pull-context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text(f"FROM {registry.host}/base:1\nRUN echo hi > /hi\n")

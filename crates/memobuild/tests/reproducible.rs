@@ -41,6 +41,8 @@ struct Way {
     day: Option<&'static str>,
     by_nobody: bool,
     flags: &'static [&'static str],
+    /// On one processor only.
+    alone: bool,
     /// The cache is that of the way before.
     cached: bool,
 }
@@ -67,6 +69,9 @@ fn digests(project: &Project, way: &Way, output: &str) -> String {
     }
     if let Some(day) = way.day {
         line.extend(["/usr/bin/faketime".to_owned(), day.to_owned()]);
+    }
+    if way.alone {
+        line.extend(["taskset", "-c", "0"].map(str::to_owned));
     }
     let sh = format!("umask {}; exec \"$@\"", way.umask);
     line.extend(["sh", "-ec", &sh, "x"].map(str::to_owned));
@@ -107,6 +112,7 @@ fn ways() -> Vec<Way> {
         Way { name: "cached", umask: "022", cached: true, ..Way::default() },
         Way { name: "umask", umask: "077", ..Way::default() },
         Way { name: "elsewhere-and-anew", umask: "002", flags: &["--no-cache"], ..Way::default() },
+        Way { name: "one-processor", umask: "022", alone: true, ..Way::default() },
         Way { name: "untraced", umask: "022", flags: &["--sandbox=exact"], ..Way::default() },
     ];
     match faketime {

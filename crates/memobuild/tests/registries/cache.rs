@@ -52,6 +52,31 @@ fn a_cold_machine_asks_for_two_documents() {
     assert!(registry.traffic().1 < 100_000);
 }
 
+/// What a step yields is on the registry while a later one still runs.
+#[test]
+fn results_are_sent_while_the_build_goes_on() {
+    let Some((registry, project)) = setting() else { return };
+    project.dockerfile(
+        "FROM base\nRUN head -c 200000 /dev/urandom > /made\nRUN while [ ! -e /tmp/never ]; do sleep 1; done\n",
+    );
+    let to = format!("type=registry,ref={}", registry.name("app:cache"));
+    let mut build = project.build_command(&["--cache-to", &to]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..300 {
+        seen.extend(registry.requests());
+        if seen.iter().any(|r: &String| r.starts_with("PUT /v2/app/blobs/uploads/")) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let running = build.try_wait().unwrap().is_none();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&build), rustix::process::Signal::INT).unwrap();
+    build.wait().unwrap();
+    assert!(running && seen.iter().any(|r| r.starts_with("PUT /v2/app/blobs/uploads/")), "{seen:?}");
+    // A build that is stopped leaves no directory behind, so nobody finds half a cache.
+    assert!(!registry.requests().iter().any(|r| r.contains("/manifests/cache") && r.starts_with("PUT")));
+}
+
 /// The base image lies on the registry too: of it a cold machine reads manifest and config.
 #[test]
 fn a_cold_machine_pulls_no_layer_of_its_base() {
