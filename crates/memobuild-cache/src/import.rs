@@ -13,7 +13,7 @@ use std::{
 use memobuild_image::{Descriptor, ImageConfig, Index, Manifest, Platform, media};
 use memobuild_oci::registry::Registries;
 use memobuild_store::{Provider, Store, Upstream};
-use memobuild_tree::{BundleId, Change, ContentDigest, Diff, KeyDigest, Node, codec};
+use memobuild_tree::{BundleId, ContentDigest, Diff, KeyDigest, codec};
 
 use crate::{
     CacheError, Place,
@@ -324,7 +324,7 @@ impl Importer {
             self.fetch_large(large)?;
             return Ok(true);
         }
-        let holder = self.absent().iter().find(|(_, diff)| holds(diff, digest)).map(|(id, _)| *id);
+        let holder = self.absent().iter().find(|(_, diff)| diff.holds(digest)).map(|(id, _)| *id);
         let Some(id) = holder else { return Ok(false) };
         let found = match state.layers.is_empty() {
             true => self.fetch(&id, &mut Vec::new())?,
@@ -348,16 +348,6 @@ impl Importer {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
         self.store.note_lost();
     }
-}
-
-fn holds(diff: &Diff, digest: &ContentDigest) -> bool {
-    let mut found = false;
-    diff.walk(&mut |_, change| {
-        if let Change::Put(Node::File(file)) = change {
-            found |= file.content == *digest;
-        }
-    });
-    found
 }
 
 impl Upstream for Importer {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    digest::ContentDigest,
     node::{Dir, Meta, Mtime, Node},
     path,
     tree::Tree,
@@ -129,6 +130,15 @@ impl Diff {
             }
         }
         Ok(out)
+    }
+
+    /// Whether a file with this content is put anywhere.
+    pub fn holds(&self, content: &ContentDigest) -> bool {
+        let mut found = false;
+        self.walk(&mut |_, change| {
+            found |= matches!(change, Change::Put(Node::File(file)) if file.content == *content);
+        });
+        found
     }
 
     /// Every change below the root, directories before their children, siblings in byte order, with absolute paths.

@@ -8,7 +8,7 @@ use std::{
 
 use memobuild_image::{Descriptor, ImageConfig, Index, Platform, media};
 use memobuild_store::{Ref, Store};
-use memobuild_tree::{BundleId, Change, ContentDigest, Diff, KeyHasher, Node, Sha256Digest, Tree, codec};
+use memobuild_tree::{BundleId, ContentDigest, Diff, KeyHasher, Sha256Digest, Tree, codec};
 
 use super::{
     BaseLayer, ImageError, ImageSource, Pick, Progress, StoredImage, choose, docker_archive,
@@ -287,7 +287,7 @@ impl BaseImage {
         let mut brought = false;
         // The lock is held on purpose: whoever else misses the same content waits for it.
         let mut absent = self.absent();
-        while let Some(at) = absent.iter().position(|(_, diff)| holds(diff, digest)) {
+        while let Some(at) = absent.iter().position(|(_, diff)| diff.holds(digest)) {
             let (layer, _) = absent.swap_remove(at);
             let bundle = self.ensure_layer(layer, progress)?;
             self.store.load_bundle(&bundle)?.ok_or(memobuild_store::StoreError::MissingBundle(bundle))?;
@@ -454,14 +454,6 @@ fn unpack(packed: &[u8]) -> Option<Diff> {
     let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten()?;
     let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CONTENTS)?;
     codec::decode(&zstd::bulk::decompress(packed, size).ok()?).ok()
-}
-
-fn holds(diff: &Diff, digest: &ContentDigest) -> bool {
-    let mut found = false;
-    diff.walk(&mut |_, change| {
-        found |= matches!(change, Change::Put(Node::File(file)) if file.content == *digest);
-    });
-    found
 }
 
 /// Tells how far reading has come.
