@@ -6,12 +6,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority};
 
 use crate::reply::ApiError;
 
@@ -170,8 +171,11 @@ impl Auth {
     pub(crate) fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<&str, ApiError> {
         let Some(needed) = needed(method, path) else { return Ok("-") };
         let (name, scope) = match headers.get(header::AUTHORIZATION) {
-            Some(value) => self.token(value).map(|t| (t.name.as_str(), t.scope)).ok_or_else(unauthorized)?,
-            None => ("-", self.anonymous.ok_or_else(unauthorized)?),
+            // Where there are no tokens none is better than another.
+            Some(value) if !self.tokens.is_empty() => {
+                self.token(value).map(|t| (t.name.as_str(), t.scope)).ok_or_else(unauthorized)?
+            }
+            _ => ("-", self.anonymous.ok_or_else(unauthorized)?),
         };
         if scope < needed {
             let message = format!("this needs the scope {}, and the client has {}", needed.name(), scope.name());
@@ -210,10 +214,17 @@ fn needed(method: &Method, path: &str) -> Option<Scope> {
     }
 }
 
+/// Whether a page came from this server, asked for by address: a name may have been made to point here.
 fn same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
     let origin = text(header::ORIGIN).and_then(|o| o.split_once("://")).map(|(_, host)| host);
-    origin.is_some() && origin == text(header::HOST)
+    let host = text(header::HOST);
+    let uri = host.and_then(|host| host.parse::<Authority>().ok());
+    let by_address = uri.is_some_and(|uri| {
+        let name = uri.host().trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<IpAddr>().is_ok()
+    });
+    by_address && origin.is_some() && origin == host
 }
 
 fn unauthorized() -> ApiError {
@@ -283,7 +294,12 @@ mod tests {
         headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1:8080"));
         headers.insert(header::ORIGIN, HeaderValue::from_static("https://example.com"));
         assert!(auth.check(&Method::POST, "/gc", &headers).is_err());
-        headers.insert(header::ORIGIN, HeaderValue::from_static("http://127.0.0.1:8080"));
-        assert!(auth.check(&Method::POST, "/gc", &headers).is_ok());
+        for (host, allowed) in
+            [("127.0.0.1:8080", true), ("[::1]:8080", true), ("localhost", true), ("rebound.example:8080", false)]
+        {
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.insert(header::ORIGIN, format!("http://{host}").parse().unwrap());
+            assert_eq!(auth.check(&Method::POST, "/gc", &headers).is_ok(), allowed, "{host}");
+        }
     }
 }

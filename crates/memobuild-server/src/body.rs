@@ -43,7 +43,7 @@ impl BlobBody {
             Some(length) => Box::new(source.take(length)),
             None => source,
         };
-        let (first, source) = read(source)?;
+        let (first, source) = read(source, length)?;
         // What fits in one piece needs no second look.
         let whole = length.is_some_and(|length| length == first.len() as u64);
         let state = State::Ready(first, if whole { None } else { Some(source) });
@@ -51,8 +51,9 @@ impl BlobBody {
     }
 }
 
-fn read(mut source: Source) -> io::Result<(Bytes, Source)> {
-    let mut piece = Vec::new();
+fn read(mut source: Source, remaining: Option<u64>) -> io::Result<(Bytes, Source)> {
+    let room = remaining.map_or(PIECE, |n| usize::try_from(n).unwrap_or(PIECE).min(PIECE));
+    let mut piece = Vec::with_capacity(room);
     source.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
     Ok((Bytes::from(piece), source))
 }
@@ -83,8 +84,9 @@ impl Body for BlobBody {
                     let size = piece.len() as u64;
                     self.remaining = self.remaining.map(|n| n.saturating_sub(size));
                     add(&self.metrics.sent_bytes, size);
-                    self.state = match source.filter(|_| self.remaining != Some(0)) {
-                        Some(source) => State::Reading(tokio::task::spawn_blocking(move || read(source))),
+                    let remaining = self.remaining;
+                    self.state = match source.filter(|_| remaining != Some(0)) {
+                        Some(source) => State::Reading(tokio::task::spawn_blocking(move || read(source, remaining))),
                         None => State::Done,
                     };
                     return Poll::Ready(Some(Ok(Frame::data(piece))));

@@ -13,6 +13,7 @@ mod body;
 mod config;
 mod error;
 mod ids;
+mod linger;
 mod metrics;
 mod patience;
 mod receive;

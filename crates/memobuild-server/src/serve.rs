@@ -13,6 +13,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -41,17 +42,17 @@ pub fn serve(config: Config) -> Result<(), ServerError> {
 
 /// As [`serve`]; calls `ready` with the address once connections are accepted.
 pub fn serve_with(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), ServerError> {
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Runtime)?;
-        let stop = async move || {
+        let mut stop = async move || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        let mut stop = stop;
         let server = Server::bind(config).await?;
         ready(server.local_addr());
         let (first, told) = tokio::sync::oneshot::channel();
@@ -115,7 +116,7 @@ impl Server {
         let Self { listener, app, .. } = self;
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(app.config.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
@@ -165,10 +166,43 @@ impl Server {
     }
 }
 
+/// As many files as this process may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What can't be raised is reckoned with below.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
+fn file_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// A connection needs a socket and perhaps a blob's file: those that are let in must not starve of files.
+fn most_connections(wanted: usize, files: Option<u64>) -> usize {
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    wanted.min(files.saturating_sub(64) / 2).clamp(1, Semaphore::MAX_PERMITS)
+}
+
 fn flush_storage(storage: Arc<dyn Storage>) {
     tokio::task::spawn_blocking(move || {
         if let Err(error) = storage.flush() {
             tracing::warn!("cannot write down what was used last: {error}");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_their_blobs() {
+        assert_eq!(most_connections(8192, Some(1024)), 480);
+        assert_eq!(most_connections(100, Some(1024)), 100);
+        assert_eq!(most_connections(8192, None), 8192);
+        assert_eq!(most_connections(8192, Some(10)), 1);
+        assert_eq!(most_connections(usize::MAX, None), Semaphore::MAX_PERMITS);
+    }
 }

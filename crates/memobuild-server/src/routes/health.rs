@@ -14,8 +14,8 @@ pub(super) async fn healthz() -> Response<Body> {
 
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Answer {
     let storage = app.storage.clone();
-    match blocking(move || storage.usage()).await {
-        Ok(_) => Ok(reply::json(StatusCode::OK, &json!({ "status": "ready" }))),
+    match blocking(move || storage.ready()).await {
+        Ok(()) => Ok(reply::json(StatusCode::OK, &json!({ "status": "ready" }))),
         Err(_) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the storage does not answer")),
     }
 }

@@ -14,14 +14,16 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, Method, StatusCode},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing,
 };
+use hyper::body::Body as _;
 
 use crate::{
-    API_VERSION, Config, IdError, auth::Auth, metrics::Metrics, receive::Incoming, reply::ApiError, storage::Storage,
+    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError,
+    storage::Storage,
 };
 
 /// What all requests share.
@@ -65,14 +67,23 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = request.uri().path().to_owned();
+    // Who asks first has sent nothing yet, and is not to be told to.
+    let asks = request.headers().contains_key(header::EXPECT) || request.body().is_end_stream();
+    let (request, rest) = if asks { (request, None) } else { lent(request) };
     let mut client = "-".to_owned();
     let mut response = match app.auth.check(request.method(), &path, request.headers()) {
         Ok(name) => {
             name.clone_into(&mut client);
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            drop(request);
+            error.into_response()
+        }
     };
+    if let Some(rest) = rest {
+        rest.drain().await;
+    }
     let headers = response.headers_mut();
     headers.insert("x-memobuild-api-version", HeaderValue::from_static(API_VERSION));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
@@ -80,6 +91,12 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     app.metrics.answered(route.as_ref().map_or("other", MatchedPath::as_str), method, status, took);
     tracing::debug!(client, method, path, status, ms = took.as_millis(), "request");
     response
+}
+
+fn lent(request: Request) -> (Request, Option<linger::Rest>) {
+    let (parts, body) = request.into_parts();
+    let (body, rest) = linger::lend(body);
+    (Request::from_parts(parts, body), Some(rest))
 }
 
 /// A method as a label: a client may make up any other.

@@ -52,6 +52,9 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes what was not used for this long, and, least recently used first, what is above the size cap.
     fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport>;
 
+    /// Whether blobs and records can be read: soon answered, and asked often.
+    fn ready(&self) -> Result<()>;
+
     /// What is kept.
     fn usage(&self) -> Result<Usage>;
 

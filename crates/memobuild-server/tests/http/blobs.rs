@@ -169,7 +169,10 @@ fn a_small_body_that_unpacks_to_too_much_is_refused() {
     let path = format!("/cache/{}", blake3::hash(&bytes).to_hex());
     let reply = server.send("PUT", &path, &["Content-Encoding: zstd"], &packed);
     assert_eq!((reply.status, reply.error()), (413, "too_large".into()));
-    assert_eq!(server.put(&path, &bytes).status, 413);
+    // The answer arrives although most of the body was not asked for.
+    for _ in 0..20 {
+        assert_eq!(server.put(&path, &bytes).status, 413);
+    }
     assert_eq!(server.files(), Vec::<String>::new());
 }
 

@@ -55,10 +55,6 @@ impl BlobWriter for DiskWriter {
         self.file.as_file().sync_data().map_err(StorageError::io("sync", self.file.path()))?;
         let path = path(&self.inner.dir, self.id);
         let parent = path.parent().unwrap_or(&self.inner.dir);
-        if !parent.is_dir() {
-            fs::create_dir_all(parent).map_err(StorageError::io("create", parent))?;
-            parent.parent().map_or(Ok(()), sync_dir)?;
-        }
         let naming = self.inner.naming.read().unwrap_or_else(PoisonError::into_inner);
         // Of several equal ones that come at once each replaces the other: whoever is told that it is there can read it.
         fs::rename(self.file.path(), &path).map_err(StorageError::io("name", &path))?;
@@ -80,6 +76,19 @@ impl Drop for DiskWriter {
 
 fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(StorageError::io("sync", dir))
+}
+
+/// Makes the directories that blobs are spread over, all of them and durably: who stores a blob need not think of them.
+pub(super) fn create_dirs(dir: &Path) -> Result<()> {
+    for kind in ["blobs", "layers"] {
+        let kind = dir.join(kind);
+        for fan in 0..=u8::MAX {
+            let path = kind.join(format!("{fan:02x}"));
+            fs::create_dir_all(&path).map_err(StorageError::io("create", &path))?;
+        }
+        sync_dir(&kind)?;
+    }
+    sync_dir(dir)
 }
 
 /// Removes the files in a directory.

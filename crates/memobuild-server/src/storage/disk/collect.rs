@@ -31,16 +31,16 @@ impl Inner {
             let removed = index.remove(&going)?;
             drop(index);
             self.space.release(removed.bytes);
+            report.blobs += removed.blobs;
             report.records += removed.records;
             report.freed_bytes += removed.bytes;
             for oldest in &going {
                 let Used::Blob(id) = oldest.what else { continue };
                 let path = self.path(id);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(StorageError::io("remove", &path)(error));
-                    }
-                    _ => report.blobs += 1,
+                if let Err(error) = fs::remove_file(&path)
+                    && error.kind() != ErrorKind::NotFound
+                {
+                    return Err(StorageError::io("remove", &path)(error));
                 }
             }
             drop(naming);

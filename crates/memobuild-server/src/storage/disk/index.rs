@@ -53,12 +53,24 @@ pub(super) struct Oldest {
 /// What went.
 #[derive(Default)]
 pub(super) struct Removed {
+    pub(super) blobs: u64,
     pub(super) records: u64,
     pub(super) bytes: u64,
 }
 
+impl Removed {
+    fn add(&mut self, other: &Self) {
+        self.blobs += other.blobs;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 pub(super) struct Index {
     connection: Connection,
+    /// Rows: counting them takes the longer the more there are.
+    blobs: u64,
+    records: u64,
 }
 
 /// What a record counts in the cap, in bytes: its value, and about what its rows take.
@@ -75,14 +87,27 @@ impl Index {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection })
+        let mut index = Self { connection, blobs: 0, records: 0 };
+        let Usage { blobs, records, .. } = index.count()?;
+        (index.blobs, index.records) = (blobs, records);
+        Ok(index)
     }
 
     fn write(&mut self) -> Result<Transaction<'_>> {
         Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
 
-    pub(super) fn usage(&self) -> Result<Usage> {
+    pub(super) fn ready(&self) -> Result<()> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM blobs LIMIT 1")?.exists([]).map(drop)?)
+    }
+
+    /// How many rows there are; without their bytes.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { blobs: self.blobs, records: self.records, ..Usage::default() }
+    }
+
+    /// Looks at all rows.
+    pub(super) fn count(&self) -> Result<Usage> {
         let sum = |table: &str| {
             let sql = format!("SELECT count(*), coalesce(sum(size), 0) FROM {table}");
             self.connection.query_row(&sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
@@ -99,18 +124,24 @@ impl Index {
     }
 
     /// Whether it is new.
-    pub(super) fn add_blob(&self, id: BlobId, size: u64, now: i64) -> Result<bool> {
+    pub(super) fn add_blob(&mut self, id: BlobId, size: u64, now: i64) -> Result<bool> {
         let sql = "INSERT OR IGNORE INTO blobs (kind, digest, size, last_used) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = self.connection.prepare_cached(sql)?;
-        Ok(statement.execute(params![kind(id), id.as_bytes(), signed(size), now])? > 0)
+        let added = statement.execute(params![kind(id), id.as_bytes(), signed(size), now])? > 0;
+        drop(statement);
+        self.blobs += u64::from(added);
+        Ok(added)
     }
 
     pub(super) fn remove_blobs(&mut self, ids: impl Iterator<Item = BlobId>) -> Result<()> {
         let tx = self.write()?;
+        let mut removed = Removed::default();
         for id in ids {
-            remove_blob(&tx, id)?;
+            removed.add(&remove_blob(&tx, id)?);
         }
-        Ok(tx.commit()?)
+        tx.commit()?;
+        self.forget(&removed);
+        Ok(())
     }
 
     /// Rows under this key with their numbers, newest first.
@@ -155,6 +186,7 @@ impl Index {
         drop(name);
         tx.commit()?;
         // An equal item that was there had its room already.
+        self.records += u64::from(!replaced);
         Ok(if replaced { RecordPut::Existing(record.clone()) } else { RecordPut::Stored })
     }
 
@@ -168,12 +200,13 @@ impl Index {
             .prepare_cached(sql)?
             .query_map(params![Table::Lists as i64, key.namespace(), key.key(), most], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        let mut freed = 0;
+        let mut removed = Removed::default();
         for row in rows {
-            freed += remove_record(&tx, row)?.unwrap_or(0);
+            removed.add(&remove_record(&tx, row)?);
         }
         tx.commit()?;
-        Ok(freed)
+        self.forget(&removed);
+        Ok(removed.bytes)
     }
 
     pub(super) fn touch(&mut self, used: &HashMap<Used, i64>) -> Result<()> {
@@ -209,27 +242,24 @@ impl Index {
         let tx = self.write()?;
         let mut removed = Removed::default();
         for row in rows {
-            match row.what {
-                Used::Blob(id) => {
-                    let with = remove_blob(&tx, id)?;
-                    removed.bytes += row.size + with.bytes;
-                    removed.records += with.records;
-                }
+            removed.add(&match row.what {
+                Used::Blob(id) => remove_blob(&tx, id)?,
                 // It may have gone with a blob.
-                Used::Record(id) => {
-                    if let Some(bytes) = remove_record(&tx, id)? {
-                        removed.bytes += bytes;
-                        removed.records += 1;
-                    }
-                }
-            }
+                Used::Record(id) => remove_record(&tx, id)?,
+            });
         }
         tx.commit()?;
+        self.forget(&removed);
         Ok(removed)
+    }
+
+    fn forget(&mut self, removed: &Removed) {
+        self.blobs = self.blobs.saturating_sub(removed.blobs);
+        self.records = self.records.saturating_sub(removed.records);
     }
 }
 
-/// Removes a blob's row and the records that name it; gives what the records were.
+/// Removes a blob's row and the records that name it.
 fn remove_blob(tx: &Transaction<'_>, id: BlobId) -> Result<Removed> {
     let sql = "SELECT DISTINCT record FROM names WHERE kind = ?1 AND digest = ?2";
     let rows: Vec<i64> = tx
@@ -238,20 +268,21 @@ fn remove_blob(tx: &Transaction<'_>, id: BlobId) -> Result<Removed> {
         .collect::<rusqlite::Result<_>>()?;
     let mut removed = Removed::default();
     for row in rows {
-        if let Some(bytes) = remove_record(tx, row)? {
-            removed.bytes += bytes;
-            removed.records += 1;
-        }
+        removed.add(&remove_record(tx, row)?);
     }
-    let sql = "DELETE FROM blobs WHERE kind = ?1 AND digest = ?2";
-    tx.prepare_cached(sql)?.execute(params![kind(id), id.as_bytes()])?;
+    let sql = "DELETE FROM blobs WHERE kind = ?1 AND digest = ?2 RETURNING size";
+    let size = tx.prepare_cached(sql)?.query_row(params![kind(id), id.as_bytes()], |row| row.get(0)).optional()?;
+    if let Some(size) = size {
+        removed.add(&Removed { blobs: 1, records: 0, bytes: unsigned(size) });
+    }
     Ok(removed)
 }
 
-/// The bytes that it took, if it was there.
-fn remove_record(tx: &Transaction<'_>, row: i64) -> Result<Option<u64>> {
+/// Removes a record's row, if it is there.
+fn remove_record(tx: &Transaction<'_>, row: i64) -> Result<Removed> {
     let mut statement = tx.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING size")?;
-    Ok(statement.query_row([row], |row| row.get(0)).optional()?.map(unsigned))
+    let size = statement.query_row([row], |row| row.get(0)).optional()?;
+    Ok(size.map_or_else(Removed::default, |size| Removed { blobs: 0, records: 1, bytes: unsigned(size) }))
 }
 
 fn select(connection: &Connection, table: Table, key: &RecordKey, most: usize) -> Result<Vec<(i64, Record)>> {

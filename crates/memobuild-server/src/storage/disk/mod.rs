@@ -59,16 +59,15 @@ impl DiskStorage {
     /// # Errors
     /// [`StorageError::InUse`] if another process has it open, [`StorageError::Format`] if it is of an unknown version.
     pub fn open(dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
-        for name in ["tmp", "blobs", "layers"] {
-            let path = dir.join(name);
-            fs::create_dir_all(&path).map_err(StorageError::io("create", &path))?;
-        }
+        let tmp = dir.join("tmp");
+        fs::create_dir_all(&tmp).map_err(StorageError::io("create", &tmp))?;
         let lock = lock(dir)?;
         check_format(dir)?;
-        blob::empty(&dir.join("tmp"))?;
+        blob::empty(&tmp)?;
+        blob::create_dirs(dir)?;
         let mut index = Index::open(&dir.join("index.sqlite"))?;
         blob::reconcile(dir, &mut index)?;
-        let space = Space::new(index.usage()?.bytes, max_bytes);
+        let space = Space::new(index.count()?.bytes, max_bytes);
         let inner = Inner {
             dir: dir.to_owned(),
             index: Mutex::new(index),
@@ -187,8 +186,14 @@ impl Storage for DiskStorage {
         self.inner.collect(before, self.inner.space.max_bytes())
     }
 
+    fn ready(&self) -> Result<()> {
+        let tmp = self.inner.dir.join("tmp");
+        fs::metadata(&tmp).map_err(StorageError::io("read", &tmp))?;
+        self.inner.index().ready()
+    }
+
     fn usage(&self) -> Result<Usage> {
-        let usage = self.inner.index().usage()?;
+        let usage = self.inner.index().usage();
         Ok(Usage { bytes: self.inner.space.used(), max_bytes: self.inner.space.max_bytes(), ..usage })
     }
 
