@@ -48,6 +48,10 @@ fn scopes() {
     assert_eq!(server.get("/metrics").status, 401);
     assert_eq!(server.send("GET", "/metrics", &[&read], b"").status, 200);
     assert_eq!(server.get("/no/such/route").status, 401);
+    // Whoever sends much without leave hears why it was refused.
+    for _ in 0..10 {
+        assert_eq!(server.put(&blob, &vec![0; 4_000_000]).status, 401);
+    }
 }
 
 #[test]

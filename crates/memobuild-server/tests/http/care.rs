@@ -29,6 +29,42 @@ fn the_cap_is_never_passed() {
 }
 
 #[test]
+fn what_is_being_received_counts() {
+    let server = Running::with(|config| config.max_size = Some(1_000_000));
+    let bytes = noise(1, 600_000);
+    let path = format!("/cache/{}", blake3::hash(&bytes).to_hex());
+    let mut stream = connect(server.addr);
+    stream.write_all(head("PUT", &path, &["Content-Length: 600000"]).as_bytes()).unwrap();
+    stream.write_all(&bytes[..500_000]).unwrap();
+    let began = Instant::now();
+    while server.files().is_empty()
+        || String::from_utf8(server.get("/metrics").body).unwrap().contains("memobuild_storage_bytes 0\n")
+    {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(20));
+    }
+    let other = noise(2, 900_000);
+    let reply = server.put(&format!("/cache/{}", blake3::hash(&other).to_hex()), &other);
+    assert_eq!((reply.status, reply.error()), (507, "storage_full".into()));
+    stream.write_all(&bytes[500_000..]).unwrap();
+    assert_eq!(answer(&stream, "PUT").unwrap().status, 201);
+    assert!(server.get(&path).body == bytes);
+    assert_eq!(server.files().len(), 1);
+    // What the refused one had reserved is free again.
+    server.blob(&noise(3, 400_000));
+    assert_eq!(server.get(&path).status, 200);
+}
+
+#[test]
+fn connections_that_are_left_alone_stop_nobody() {
+    let server = Running::new();
+    let left: Vec<_> = (0..300).map(|_| connect(server.addr)).collect();
+    let hex = server.blob(b"still there");
+    assert_eq!(server.get(&format!("/cache/{hex}")).body, b"still there");
+    drop(left);
+}
+
+#[test]
 fn collections() {
     let server = Running::new();
     let blob = server.blob(b"old");
