@@ -3,9 +3,9 @@
 //! In: a [`Config`]. Out: [`serve`] runs until SIGTERM or SIGINT. Who calls it: `memobuild server`. What it never does:
 //! know what its blobs and records mean; it has not heard of Dockerfiles, steps or sandboxes. `docs/api.md` has the routes.
 //!
-//! A request goes through [`routes`] (one file each) to a [`Storage`], whose functions block and are run on threads for
-//! that. Whatever the storage, a body is compared with its digest on its way in ([`storage::CheckedWriter`]), and keys
-//! and digests are values of their own types before anything is looked up.
+//! A request goes through a route (`routes/`, one file each) to a [`Storage`], whose functions block and are run on
+//! threads for that. Whatever the storage, a body is compared with its digest on its way in
+//! ([`storage::CheckedWriter`]), and keys and digests are values of their own types before anything is looked up.
 #![forbid(unsafe_code)]
 
 mod auth;
