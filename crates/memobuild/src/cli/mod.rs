@@ -25,6 +25,7 @@ mod progress_of;
 mod prune;
 mod pull;
 mod push;
+mod server;
 #[cfg(feature = "sign")]
 mod sign;
 mod signals;
@@ -79,6 +80,7 @@ enum Command {
     #[cfg(feature = "sign")]
     Sign(sign::SignArgs),
     Load(load::LoadArgs),
+    Server(server::ServerArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -117,6 +119,7 @@ fn run(command: Command) -> CliResult {
         #[cfg(feature = "sign")]
         Command::Sign(args) => sign::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Server(args) => server::run(args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -1,0 +1,117 @@
+//! Answers that are no blobs: JSON, of errors too.
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use serde_json::{Map, Value};
+
+use crate::storage::StorageError;
+
+/// An answer as JSON.
+pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{value}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer that says what went wrong: `{"error": CODE, "message": TEXT, ...}`. The code is stable.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    fields: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let fields = [("error", Value::from(code)), ("message", Value::from(message.into()))];
+        Self { status, fields: fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(), headers: Vec::new() }
+    }
+
+    pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("no such {what}"))
+    }
+
+    pub(crate) fn too_large(limit: u64) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("longer than {limit} bytes")).with("limit", limit)
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why")
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &str {
+        self.fields.get("error").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// With one field more.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        let mut response = json(self.status, &Value::Object(self.fields));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Integrity { expected, actual, size } => {
+                Self::bad("cas_integrity_failure", "the body is not what its digest names")
+                    .with("expected", expected.to_string())
+                    .with("actual", actual.to_string())
+                    .with("data_size", size)
+            }
+            StorageError::TooLarge { limit } => Self::too_large(limit),
+            StorageError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full", "the storage is full"),
+            // Paths are for the log only.
+            error @ (StorageError::Io { .. }
+            | StorageError::Database(_)
+            | StorageError::InUse(_)
+            | StorageError::Format { .. }) => {
+                let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+                tracing::error!("{error}{cause}");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "storage_error",
+                    "the storage failed; the server's log says why",
+                )
+            }
+        }
+    }
+}
+
+/// Runs what blocks on a thread for that. It goes on to its end even if the client goes away.
+pub(crate) async fn blocking<T: Send + 'static, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, ApiError>
+where
+    E: Into<ApiError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => {
+            tracing::error!("a request's work ended early: {error}");
+            Err(ApiError::internal())
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `HEAD|GET|PUT /cache/{blake3}` and `/cache/layer/{sha256}`.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use memobuild_tree::Sha256Digest;
+use serde_json::json;
+
+use super::{
+    Answer, App,
+    conditions::{Range, accepts_zstd, has_it, range, text},
+    named,
+};
+use crate::{
+    BlobId, IdError,
+    body::BlobBody,
+    metrics::add,
+    receive::Sink,
+    reply::{self, ApiError, blocking},
+    storage::{CheckedWriter, Committed, StorageError},
+};
+
+/// A path's last part, or why it is none.
+type Name = Result<Path<String>, PathRejection>;
+
+/// The level at which answers are packed: they are made while the client waits.
+const ZSTD_LEVEL: i32 = 1;
+
+fn content(name: Name) -> Result<BlobId, ApiError> {
+    // A digest with a prefix names a layer, which has a route of its own.
+    named(name, |text| match text.parse()? {
+        id @ BlobId::Content(_) => Ok(id),
+        BlobId::Layer(_) => Err(IdError::Blob(text.to_owned())),
+    })
+}
+
+/// With or without `sha256:`.
+fn layer(name: Name) -> Result<BlobId, ApiError> {
+    named(name, |text| {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        Sha256Digest::from_hex(hex).map(BlobId::Layer).map_err(|_| IdError::Blob(text.chars().take(100).collect()))
+    })
+}
+
+pub(super) async fn head(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+    answer_head(app, content(name)?, &headers).await
+}
+
+pub(super) async fn head_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+    answer_head(app, layer(name)?, &headers).await
+}
+
+pub(super) async fn get(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+    answer_get(app, content(name)?, headers).await
+}
+
+pub(super) async fn get_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+    answer_get(app, layer(name)?, headers).await
+}
+
+pub(super) async fn put(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
+    receive(app, content(name)?, request).await
+}
+
+pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
+    receive(app, layer(name)?, request).await
+}
+
+async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
+    let storage = app.storage.clone();
+    let size = blocking(move || storage.blob_size(id)).await?;
+    app.metrics.looked_up(false, size.is_some());
+    let size = size.ok_or_else(|| ApiError::not_found("blob"))?;
+    let tags = Tags::new(id);
+    let mut response = Response::new(Body::empty());
+    tags.describe(&mut response, &tags.plain);
+    if has_it(headers, &[&tags.plain, &tags.zstd]) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+    Ok(response)
+}
+
+async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
+    let shared = app.clone();
+    let response = blocking(move || read(&shared, id, &headers)).await?;
+    app.metrics.looked_up(false, response.is_some());
+    response.ok_or_else(|| ApiError::not_found("blob"))
+}
+
+/// The answer to a GET, with the first piece of its body; `None` if there is no such blob.
+fn read(app: &App, id: BlobId, headers: &HeaderMap) -> Result<Option<Response<Body>>, ApiError> {
+    let tags = Tags::new(id);
+    let mut response = Response::new(Body::empty());
+    tags.describe(&mut response, &tags.plain);
+    if headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::RANGE) {
+        let Some(size) = app.storage.blob_size(id)? else { return Ok(None) };
+        if has_it(headers, &[&tags.plain, &tags.zstd]) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(Some(response));
+        }
+        match range(headers, &tags.plain, size) {
+            Range::Whole => {}
+            Range::Unsatisfiable => {
+                let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "no such bytes");
+                return Err(with_content_range(error.with("size", size), format!("bytes */{size}")));
+            }
+            Range::Part(first, last) => {
+                let Some(blob) = app.storage.blob_read(id, first)? else { return Ok(None) };
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let value = header_value(&format!("bytes {first}-{last}/{size}"));
+                response.headers_mut().insert(header::CONTENT_RANGE, value);
+                *response.body_mut() = body(app, blob.content, Some(last - first + 1))?;
+                return Ok(Some(response));
+            }
+        }
+    }
+    let Some(blob) = app.storage.blob_read(id, 0)? else { return Ok(None) };
+    if accepts_zstd(headers) {
+        let failed = |source| StorageError::Io { what: "pack a blob".into(), source };
+        let packed = zstd::stream::read::Encoder::new(blob.content, ZSTD_LEVEL).map_err(failed)?;
+        tags.describe(&mut response, &tags.zstd);
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        *response.body_mut() = body(app, Box::new(packed), None)?;
+    } else {
+        *response.body_mut() = body(app, blob.content, Some(blob.size))?;
+    }
+    Ok(Some(response))
+}
+
+fn body(app: &App, source: Box<dyn std::io::Read + Send>, length: Option<u64>) -> Result<Body, ApiError> {
+    let failed = |source| StorageError::Io { what: "read a blob".into(), source };
+    Ok(Body::new(BlobBody::start(source, length, app.metrics.clone()).map_err(failed)?))
+}
+
+async fn receive(app: Arc<App>, id: BlobId, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let zstd = match text(&parts.headers, header::CONTENT_ENCODING) {
+        None => false,
+        Some(coding) if coding.eq_ignore_ascii_case("identity") => false,
+        Some(coding) if coding.eq_ignore_ascii_case("zstd") => true,
+        Some(_) => {
+            let message = "bodies may be encoded with zstd only";
+            let error = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message);
+            return Err(error.with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("zstd")));
+        }
+    };
+    let limit = app.config.max_blob.min(app.config.max_size.unwrap_or(u64::MAX));
+    let length = text(&parts.headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if !zstd && length.is_some_and(|length| length > limit) {
+        return Err(ApiError::too_large(limit));
+    }
+    let storage = app.storage.clone();
+    let inner = blocking(move || {
+        Ok::<_, StorageError>(if storage.blob_size(id)?.is_some() { None } else { Some(storage.blob_create(id)?) })
+    })
+    .await?;
+    // Who asks before sending need not send what is there. Who sends at once is told whether it was right.
+    if inner.is_none() && text(&parts.headers, header::EXPECT).is_some_and(|e| e.eq_ignore_ascii_case("100-continue")) {
+        return Ok(stored(id, Committed::Existed));
+    }
+    let writer = CheckedWriter::new(id, limit, inner);
+    let sink = if zstd { Sink::zstd(writer)? } else { Sink::Plain(writer) };
+    let committed = app.incoming(body).into_blob(sink).await.inspect_err(|error| {
+        if error.code() == "cas_integrity_failure" {
+            add(&app.metrics.integrity_failures, 1);
+        }
+    })?;
+    Ok(stored(id, committed))
+}
+
+fn stored(id: BlobId, committed: Committed) -> Response<Body> {
+    let (status, created) = match committed {
+        Committed::Created => (StatusCode::CREATED, true),
+        Committed::Existed => (StatusCode::OK, false),
+    };
+    reply::json(status, &json!({ "digest": id.to_string(), "created": created }))
+}
+
+/// The entity tags of a blob: its digest names its bytes, and an encoding makes other bytes of them.
+struct Tags {
+    plain: String,
+    zstd: String,
+}
+
+impl Tags {
+    fn new(id: BlobId) -> Self {
+        let hex = id.hex();
+        Self { plain: format!("\"{hex}\""), zstd: format!("\"{hex}-zstd\"") }
+    }
+
+    fn describe(&self, response: &mut Response<Body>, tag: &str) {
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, header_value(tag));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        // What a digest names never changes; who may see it depends on the token.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    }
+}
+
+fn with_content_range(error: ApiError, value: String) -> ApiError {
+    error.with_header(header::CONTENT_RANGE, header_value(&value))
+}
+
+/// Of texts made of digits and ASCII punctuation: always a value.
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,21 @@
+//! `GET /metrics`, for Prometheus.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, Response, header},
+};
+
+use super::{Answer, App};
+use crate::reply::blocking;
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Answer {
+    let storage = app.storage.clone();
+    let usage = blocking(move || storage.usage()).await?;
+    let mut response = Response::new(Body::from(app.metrics.text(&usage)));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}

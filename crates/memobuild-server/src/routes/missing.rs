@@ -1,0 +1,41 @@
+//! `POST /cache/missing`: which of these blobs are not there.
+
+use std::sync::Arc;
+
+use axum::{body::Body, extract::State, http::StatusCode};
+use serde_json::Value;
+
+use super::{Answer, App};
+use crate::{
+    BlobId,
+    reply::{self, ApiError, blocking},
+};
+
+/// The most digests in one request.
+const MOST: usize = 10_000;
+
+/// Bytes of a request: room for the digests, each with its prefix, quotes and a little space.
+const BODY_LIMIT: usize = MOST * 80;
+
+pub(super) async fn missing(State(app): State<Arc<App>>, body: Body) -> Answer {
+    let body = app.incoming(body).whole(BODY_LIMIT).await?;
+    let texts: Vec<String> = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad("invalid_json", format!("expected a list of digests: {error}")))?;
+    if texts.len() > MOST {
+        return Err(ApiError::bad("too_many", format!("more than {MOST} digests")).with("limit", MOST));
+    }
+    let ids = texts.iter().map(|text| text.parse()).collect::<Result<Vec<BlobId>, _>>();
+    let ids = ids.map_err(|error| ApiError::bad("invalid_digest", error.to_string()))?;
+    let storage = app.storage.clone();
+    let missing = blocking(move || {
+        let mut missing = Vec::new();
+        for id in ids {
+            if storage.blob_size(id)?.is_none() {
+                missing.push(Value::from(id.to_string()));
+            }
+        }
+        Ok::<_, crate::storage::StorageError>(missing)
+    })
+    .await?;
+    Ok(reply::json(StatusCode::OK, &Value::Array(missing)))
+}

@@ -1,0 +1,128 @@
+//! The routes, one file each, and what is done for all of them: who may, how it is counted, what every answer says.
+
+mod blob;
+mod conditions;
+mod gc;
+mod health;
+mod metrics;
+mod missing;
+mod record;
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing,
+};
+use hyper::body::Body as _;
+
+use crate::{
+    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError,
+    storage::Storage,
+};
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) auth: Auth,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl App {
+    fn incoming(&self, body: Body) -> Incoming {
+        Incoming::new(body, self.config.idle_timeout, self.metrics.clone())
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/cache/missing", routing::post(missing::missing))
+        .route("/cache/{digest}", routing::head(blob::head).get(blob::get).put(blob::put))
+        .route("/cache/layer/{digest}", routing::head(blob::head_layer).get(blob::get_layer).put(blob::put_layer))
+        .route("/record/{key}", routing::get(record::get).put(record::put))
+        .route("/record/{key}/list", routing::get(record::list).post(record::add))
+        .route("/gc", routing::post(gc::gc))
+        .route("/healthz", routing::get(health::healthz))
+        .route("/readyz", routing::get(health::readyz))
+        .route("/metrics", routing::get(metrics::metrics))
+        .fallback(async || ApiError::not_found("route"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), around))
+        .with_state(app)
+}
+
+/// Around every request, those that no route takes included.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = known(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let path = request.uri().path().to_owned();
+    // Who asks first has sent nothing yet, and is not to be told to.
+    let asks = request.headers().contains_key(header::EXPECT) || request.body().is_end_stream();
+    let (request, rest) = if asks { (request, None) } else { lent(request) };
+    let mut client = "-".to_owned();
+    let mut response = match app.auth.check(request.method(), &path, request.headers()) {
+        Ok(name) => {
+            name.clone_into(&mut client);
+            next.run(request).await
+        }
+        Err(error) => {
+            drop(request);
+            error.into_response()
+        }
+    };
+    if let Some(rest) = rest {
+        rest.drain().await;
+    }
+    let headers = response.headers_mut();
+    headers.insert("x-memobuild-api-version", HeaderValue::from_static(API_VERSION));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    app.metrics.answered(route.as_ref().map_or("other", MatchedPath::as_str), method, status, took);
+    tracing::debug!(client, method, path, status, ms = took.as_millis(), "request");
+    response
+}
+
+fn lent(request: Request) -> (Request, Option<linger::Rest>) {
+    let (parts, body) = request.into_parts();
+    let (body, rest) = linger::lend(body);
+    (Request::from_parts(parts, body), Some(rest))
+}
+
+/// A method as a label: a client may make up any other.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What a path names, taken apart by `parse`.
+fn named<T>(
+    path: Result<Path<String>, PathRejection>,
+    parse: impl FnOnce(&str) -> Result<T, IdError>,
+) -> Result<T, ApiError> {
+    let Path(text) = path.map_err(|_| ApiError::bad("invalid_path", "the path is not valid UTF-8"))?;
+    parse(&text).map_err(|error| {
+        let code = match error {
+            IdError::Blob(_) => "invalid_digest",
+            IdError::Record(_) => "invalid_key",
+        };
+        ApiError::bad(code, error.to_string())
+    })
+}

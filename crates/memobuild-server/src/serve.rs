@@ -1,0 +1,208 @@
+//! Listening, accepting, and ending in good order.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+
+use crate::{
+    Config, ServerError,
+    auth::Auth,
+    metrics::{Metrics, add},
+    patience::Patient,
+    routes::{self, App},
+    storage::{DiskStorage, Storage},
+};
+
+/// How often last uses are written down.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+
+/// Serves until SIGTERM or SIGINT, in a runtime of its own. Requests under way are finished; a second signal ends that too.
+///
+/// # Errors
+/// If the server can't start: see [`ServerError`].
+pub fn serve(config: Config) -> Result<(), ServerError> {
+    serve_with(config, |_| ())
+}
+
+/// As [`serve`]; calls `ready` with the address once connections are accepted.
+pub fn serve_with(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), ServerError> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Runtime)?;
+        let mut stop = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let server = Server::bind(config).await?;
+        ready(server.local_addr());
+        let (first, told) = tokio::sync::oneshot::channel();
+        let run = server.run(async { told.await.unwrap_or_default() });
+        let signals = async {
+            stop().await;
+            // The server may have ended by itself.
+            let _ = first.send(());
+            stop().await;
+        };
+        tokio::select! {
+            () = run => {}
+            () = signals => tracing::warn!("stopped at once by a second signal"),
+        }
+        Ok(())
+    });
+    // What a client was told nothing of may be left half done: it is under a temporary name.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    app: Arc<App>,
+}
+
+impl Server {
+    /// Opens the embedded storage and listens.
+    ///
+    /// # Errors
+    /// [`ServerError::Open`] for an address that others reach, without tokens and without leave for anonymous access.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let auth = Auth::new(config.tokens.as_deref(), config.listen.ip().is_loopback(), config.allow_anonymous)?;
+        if auth.refuses_all() {
+            return Err(ServerError::Open(config.listen));
+        }
+        let (dir, max_size) = (config.data_dir.clone(), config.max_size);
+        let storage = tokio::task::spawn_blocking(move || DiskStorage::open(&dir, max_size))
+            .await
+            .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
+        Self::with_storage(config, auth, Arc::new(storage)).await
+    }
+
+    async fn with_storage(config: Config, auth: Auth, storage: Arc<dyn Storage>) -> Result<Self, ServerError> {
+        let addr = config.listen;
+        let listening = |source| ServerError::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(listening)?;
+        let addr = listener.local_addr().map_err(listening)?;
+        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics: Arc::new(Metrics::default()) }) })
+    }
+
+    /// Where it listens: with the port that was chosen.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `stop` is done and requests under way are finished, or were given their time.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { listener, app, .. } = self;
+        let router = routes::router(app.clone());
+        let graceful = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = async {
+                // The semaphore is never closed.
+                let slot = slots.clone().acquire_owned().await.ok();
+                (slot, listener.accept().await)
+            };
+            tokio::select! {
+                () = &mut stop => break,
+                _ = flush.tick() => flush_storage(app.storage.clone()),
+                (slot, accepted) = accepted => match accepted {
+                    Ok((stream, _)) => {
+                        // Answers are written whole; waiting to join them with later ones only delays them.
+                        let _ = stream.set_nodelay(true);
+                        let io = TokioIo::new(Patient::new(stream, app.config.idle_timeout));
+                        let service = TowerToHyperService::new(router.clone());
+                        let connection = graceful.watch(http.serve_connection(io, service));
+                        let metrics = app.metrics.clone();
+                        tokio::spawn(async move {
+                            add(&metrics.connections, 1);
+                            if let Err(error) = connection.await {
+                                tracing::debug!("a connection failed: {error}");
+                            }
+                            metrics.connections.fetch_sub(1, Ordering::Relaxed);
+                            drop(slot);
+                        });
+                    }
+                    Err(error) => {
+                        // Most likely no file descriptor is free: others must end first.
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        if tokio::time::timeout(app.config.shutdown_grace, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        let storage = app.storage.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || storage.flush()).await {
+            tracing::warn!("cannot write down what was used last: {error}");
+        }
+    }
+}
+
+/// As many files as this process may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What can't be raised is reckoned with below.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
+fn file_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// A connection needs a socket and perhaps a blob's file: those that are let in must not starve of files.
+fn most_connections(wanted: usize, files: Option<u64>) -> usize {
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    wanted.min(files.saturating_sub(64) / 2).clamp(1, Semaphore::MAX_PERMITS)
+}
+
+fn flush_storage(storage: Arc<dyn Storage>) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = storage.flush() {
+            tracing::warn!("cannot write down what was used last: {error}");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_their_blobs() {
+        assert_eq!(most_connections(8192, Some(1024)), 480);
+        assert_eq!(most_connections(100, Some(1024)), 100);
+        assert_eq!(most_connections(8192, None), 8192);
+        assert_eq!(most_connections(8192, Some(10)), 1);
+        assert_eq!(most_connections(usize::MAX, None), Semaphore::MAX_PERMITS);
+    }
+}

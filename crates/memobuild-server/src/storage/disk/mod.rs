@@ -1,0 +1,238 @@
+//! The embedded storage: blobs as files named by digest, records and last uses in SQLite.
+//!
+//! ```text
+//! format            the layout's version
+//! lock              held by the one server that uses the directory
+//! index.sqlite      records; sizes and last uses of blobs
+//! blobs/ab/ab...    blobs by BLAKE3       layers/ab/ab...   blobs by SHA-256
+//! tmp/              what is being received; emptied at each start
+//! ```
+//!
+//! A file is synced before it gets its final name, and the directory before the client is told; so what has a name is
+//! whole. The row of a blob comes after its file: one that was killed in between is put in at the next start.
+
+mod blob;
+mod collect;
+mod index;
+mod space;
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, TryLockError},
+    io::{ErrorKind, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use index::{Index, Table, Used};
+use space::Space;
+
+use super::{BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
+use crate::{BlobId, RecordKey};
+
+const FORMAT: &str = "memobuild-server 1\n";
+
+/// How many uses are remembered before they are written down.
+const MOST_UNWRITTEN: usize = 10_000;
+
+/// Blobs and records in a directory of this machine.
+pub struct DiskStorage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    index: Mutex<Index>,
+    space: Space,
+    /// Last uses, in seconds since 1970, that the index does not have yet: a GET must not wait for a write.
+    used: Mutex<HashMap<Used, i64>>,
+    /// Read: a file gets its name and its row. Write: a row and its file go. So no row is left without its file.
+    naming: RwLock<()>,
+    /// Held while the directory is in use.
+    _lock: File,
+}
+
+impl DiskStorage {
+    /// Opens the directory, or makes it. At most `max_bytes` are kept.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] if another process has it open, [`StorageError::Format`] if it is of an unknown version.
+    pub fn open(dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
+        let tmp = dir.join("tmp");
+        fs::create_dir_all(&tmp).map_err(StorageError::io("create", &tmp))?;
+        let lock = lock(dir)?;
+        check_format(dir)?;
+        blob::empty(&tmp)?;
+        blob::create_dirs(dir)?;
+        let mut index = Index::open(&dir.join("index.sqlite"))?;
+        blob::reconcile(dir, &mut index)?;
+        let space = Space::new(index.count()?.bytes, max_bytes);
+        let inner = Inner {
+            dir: dir.to_owned(),
+            index: Mutex::new(index),
+            space,
+            used: Mutex::default(),
+            naming: RwLock::default(),
+            _lock: lock,
+        };
+        let storage = Self { inner: Arc::new(inner) };
+        // The cap may be lower than last time.
+        storage.gc(None)?;
+        Ok(storage)
+    }
+}
+
+impl Inner {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: BlobId) -> PathBuf {
+        blob::path(&self.dir, id)
+    }
+
+    fn touch(&self, used: impl IntoIterator<Item = Used>) -> Result<()> {
+        let now = now();
+        let mut map = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        map.extend(used.into_iter().map(|u| (u, now)));
+        if map.len() < MOST_UNWRITTEN {
+            return Ok(());
+        }
+        drop(map);
+        self.write_uses()
+    }
+
+    fn write_uses(&self) -> Result<()> {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        if used.is_empty() { Ok(()) } else { self.index().touch(&used) }
+    }
+
+    /// Puts a row into the index, with room for it.
+    fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<RecordPut> {
+        let room = self.reserve(index::record_size(record))?;
+        let put = self.index().insert(table, key, record, now())?;
+        if put == RecordPut::Stored {
+            room.keep();
+        }
+        Ok(put)
+    }
+}
+
+impl Storage for DiskStorage {
+    fn blob_size(&self, id: BlobId) -> Result<Option<u64>> {
+        let path = self.inner.path(id);
+        match fs::metadata(&path) {
+            Ok(metadata) => {
+                self.inner.touch([Used::Blob(id)])?;
+                Ok(Some(metadata.len()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StorageError::io("read", &path)(error)),
+        }
+    }
+
+    fn blob_read(&self, id: BlobId, from: u64) -> Result<Option<BlobReader>> {
+        let path = self.inner.path(id);
+        let failed = |error| StorageError::io("read", &path)(error);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let size = file.metadata().map_err(failed)?.len();
+        if from > 0 {
+            file.seek(SeekFrom::Start(from)).map_err(failed)?;
+        }
+        self.inner.touch([Used::Blob(id)])?;
+        Ok(Some(BlobReader { size, content: Box::new(file) }))
+    }
+
+    fn blob_create(&self, id: BlobId) -> Result<Box<dyn BlobWriter>> {
+        Ok(Box::new(blob::DiskWriter::new(self.inner.clone(), id)?))
+    }
+
+    fn record(&self, key: &RecordKey) -> Result<Option<Record>> {
+        let found = self.inner.index().select(Table::Records, key, 1)?.pop();
+        let Some((row, record)) = found else { return Ok(None) };
+        self.inner.touch(record.blobs.iter().map(|id| Used::Blob(*id)).chain([Used::Record(row)]))?;
+        Ok(Some(record))
+    }
+
+    fn record_put(&self, key: &RecordKey, record: &Record) -> Result<RecordPut> {
+        self.inner.insert(Table::Records, key, record)
+    }
+
+    fn list(&self, key: &RecordKey) -> Result<Vec<Record>> {
+        let found = self.inner.index().select(Table::Lists, key, LIST_ITEMS)?;
+        for (row, item) in &found {
+            self.inner.touch(item.blobs.iter().map(|id| Used::Blob(*id)).chain([Used::Record(*row)]))?;
+        }
+        Ok(found.into_iter().map(|(_, item)| item).collect())
+    }
+
+    fn list_add(&self, key: &RecordKey, item: &Record) -> Result<Vec<BlobId>> {
+        let put = self.inner.insert(Table::Lists, key, item)?;
+        let freed = self.inner.index().shorten(key, LIST_ITEMS)?;
+        self.inner.space.release(freed);
+        match put {
+            RecordPut::Missing(missing) => Ok(missing),
+            RecordPut::Stored | RecordPut::Existing(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport> {
+        let before = unused_for.map(|span| now().saturating_sub(i64::try_from(span.as_secs()).unwrap_or(i64::MAX)));
+        self.inner.collect(before, self.inner.space.max_bytes())
+    }
+
+    fn ready(&self) -> Result<()> {
+        let tmp = self.inner.dir.join("tmp");
+        fs::metadata(&tmp).map_err(StorageError::io("read", &tmp))?;
+        self.inner.index().ready()
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        let usage = self.inner.index().usage();
+        Ok(Usage { bytes: self.inner.space.used(), max_bytes: self.inner.space.max_bytes(), ..usage })
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.write_uses()
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let lock = File::create(&path).map_err(StorageError::io("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StorageError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path)(error)),
+    }
+}
+
+fn check_format(dir: &Path) -> Result<()> {
+    let path = dir.join("format");
+    match fs::read_to_string(&path) {
+        Ok(found) if found == FORMAT => Ok(()),
+        Ok(found) => Err(StorageError::Format {
+            path: dir.display().to_string(),
+            found: found.trim().to_owned(),
+            expected: FORMAT.trim(),
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::write(&path, FORMAT).map_err(StorageError::io("write", &path))
+        }
+        Err(error) => Err(StorageError::io("read", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

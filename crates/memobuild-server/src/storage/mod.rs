@@ -1,0 +1,133 @@
+//! Where blobs and records are kept: the trait that all storages have, and what is common to them.
+//!
+//! The functions block. Files and SQLite do so anyway, tests need no runtime, and a storage that talks to a network can
+//! wait on one of its own; whoever calls from asynchronous code does it on a thread for blocking work. A client that sends
+//! slowly holds none: a body is handed over in pieces.
+
+mod checked;
+mod disk;
+mod error;
+
+use std::{io::Read, time::Duration};
+
+pub use checked::CheckedWriter;
+pub use disk::DiskStorage;
+pub use error::StorageError;
+
+use crate::{BlobId, RecordKey};
+
+/// The result of a storage's functions.
+pub type Result<T> = std::result::Result<T, StorageError>;
+
+/// The most items that a list keeps; the oldest go.
+pub const LIST_ITEMS: usize = 32;
+
+/// Keeps blobs and records.
+///
+/// A blob is there whole or not at all, whatever process or machine goes down. A record is there only while all blobs
+/// that it names are.
+pub trait Storage: Send + Sync + 'static {
+    /// How long a blob is, in bytes; `None` if it is not there. Counts as a use.
+    fn blob_size(&self, id: BlobId) -> Result<Option<u64>>;
+
+    /// A blob's bytes from this offset on; `None` if it is not there. Counts as a use.
+    fn blob_read(&self, id: BlobId, from: u64) -> Result<Option<BlobReader>>;
+
+    /// Takes a blob's bytes. The writer does not compare digests: wrap it in a [`CheckedWriter`].
+    fn blob_create(&self, id: BlobId) -> Result<Box<dyn BlobWriter>>;
+
+    /// The value under this key. Counts as a use of it and of the blobs that it names.
+    fn record(&self, key: &RecordKey) -> Result<Option<Record>>;
+
+    /// Keeps a value under a key that has none, if the blobs that it names are there.
+    fn record_put(&self, key: &RecordKey, record: &Record) -> Result<RecordPut>;
+
+    /// The items of a list, newest first. Counts as a use of them.
+    fn list(&self, key: &RecordKey) -> Result<Vec<Record>>;
+
+    /// Puts an item at the head of a list, if the blobs that it names are there. An equal one is moved to the head; of
+    /// more than [`LIST_ITEMS`] the oldest go. Gives the blobs that are missing: none if it was added.
+    fn list_add(&self, key: &RecordKey, item: &Record) -> Result<Vec<BlobId>>;
+
+    /// Removes what was not used for this long, and, least recently used first, what is above the size cap.
+    fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport>;
+
+    /// Whether blobs and records can be read: soon answered, and asked often.
+    fn ready(&self) -> Result<()>;
+
+    /// What is kept.
+    fn usage(&self) -> Result<Usage>;
+
+    /// Writes down what is remembered in memory only, such as last uses. Called now and then, and at the end.
+    fn flush(&self) -> Result<()>;
+}
+
+/// A blob being read.
+pub struct BlobReader {
+    /// Length of the whole blob in bytes, wherever the reading starts.
+    pub size: u64,
+    /// Its bytes, from the offset asked for.
+    pub content: Box<dyn Read + Send>,
+}
+
+/// A blob being received. Dropped without [`BlobWriter::commit`] it leaves nothing behind.
+pub trait BlobWriter: Send {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Makes what was written durable, then visible.
+    fn commit(self: Box<Self>) -> Result<Committed>;
+}
+
+/// Whether a blob is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It was not there before.
+    Created,
+    /// An equal one was there.
+    Existed,
+}
+
+/// A small value and the blobs that it is useless without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The value; the storage does not look into it.
+    pub value: Vec<u8>,
+    /// The blobs that it names.
+    pub blobs: Vec<BlobId>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordPut {
+    /// It is the first under its key.
+    Stored,
+    /// This one was there before, and stays.
+    Existing(Record),
+    /// These blobs are not there; nothing was stored.
+    Missing(Vec<BlobId>),
+}
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Blobs removed.
+    pub blobs: u64,
+    /// Records and items of lists removed, those whose blobs went included.
+    pub records: u64,
+    /// Bytes of all of them.
+    pub freed_bytes: u64,
+}
+
+/// What a storage holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Number of records and items of lists.
+    pub records: u64,
+    /// Bytes of all of them, and of what is being received.
+    pub bytes: u64,
+    /// The most bytes that there may be.
+    pub max_bytes: Option<u64>,
+}

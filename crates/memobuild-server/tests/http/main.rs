@@ -1,0 +1,9 @@
+//! The server over real sockets: what it answers, what it refuses, what a crash leaves.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a failure here is a failed test")]
+
+mod access;
+mod blobs;
+mod care;
+mod client;
+mod crash;
+mod records;

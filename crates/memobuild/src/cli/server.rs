@@ -1,0 +1,135 @@
+//! `memobuild server`: the shared cache as a service.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use memobuild_observe::FailureKind;
+use memobuild_server::{AuthError, Config, Scope, ServerError, add_token, serve_with};
+
+use super::{CliResult, Failure, text, values};
+
+/// Serve a cache that several machines share, over HTTP
+///
+/// Anybody on this machine may use it, nobody else: to let others in, make tokens for them and listen on an address
+/// that they reach. It speaks plain HTTP; put a proxy that has TLS in front of it where the network is not your own.
+/// SIGTERM ends it, once what is being received is stored.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ServerArgs {
+    #[command(subcommand)]
+    command: Option<ServerCommand>,
+
+    /// Address and port to listen on; port 0 takes any that is free
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// Directory that keeps the cache; made if it is not there
+    #[arg(long, value_name = "DIR", required = true)]
+    data_dir: Option<PathBuf>,
+
+    /// The most that the cache may take, like 100g; what was not used for longest goes
+    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    max_size: Option<u64>,
+
+    /// Let clients without a token read and write, wherever they are
+    #[arg(long)]
+    allow_anonymous: bool,
+
+    /// File with the hashes of tokens, as `server token add` writes it
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerCommand {
+    /// Tokens of a server's clients
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token, print it, and add its hash to a file
+    ///
+    /// The token is not kept: who loses it needs another. A server reads the file when it starts.
+    Add {
+        /// Whose it is, for the log
+        name: String,
+
+        /// File to add it to; made if it is not there
+        #[arg(long, value_name = "FILE")]
+        tokens: PathBuf,
+
+        /// What it allows: read, write (and read), or admin (all)
+        #[arg(long, value_name = "SCOPE", default_value = "write", value_parser = scope)]
+        scope: Scope,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  For this machine:
+    memobuild server --data-dir /var/cache/memobuild-server --max-size 100g
+  For others:
+    memobuild server token add ci --tokens /etc/memobuild/tokens --scope write
+    memobuild server --listen 0.0.0.0:8080 --data-dir /var/cache/memobuild-server \\
+      --tokens /etc/memobuild/tokens";
+
+pub(crate) fn run(args: ServerArgs) -> CliResult {
+    match args.command {
+        Some(ServerCommand::Token { command: TokenCommand::Add { name, tokens, scope } }) => {
+            let token = add_token(&tokens, &name, scope).map_err(|error| failure(&error.into()))?;
+            text::to_stdout(&format!("{token}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let Some(data_dir) = args.data_dir else { return Err(Failure::usage("--data-dir DIR is missing")) };
+            let mut config = Config::new(data_dir);
+            config.listen = args.listen;
+            config.max_size = args.max_size;
+            config.allow_anonymous = args.allow_anonymous;
+            config.tokens = args.tokens;
+            let ready = |addr| text::to_stderr(&format!("listening on http://{addr}\n"));
+            serve_with(config, ready).map_err(|error| failure(&error))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    text.parse().map_err(|error: AuthError| error.to_string())
+}
+
+fn failure(error: &ServerError) -> Failure {
+    let kind = match error {
+        ServerError::Open(_) => FailureKind::Usage,
+        ServerError::Tokens(AuthError::Scope(_) | AuthError::Name(_) | AuthError::Taken(_)) => FailureKind::Usage,
+        ServerError::Tokens(AuthError::File { .. } | AuthError::Line { .. }) => FailureKind::Cache,
+        ServerError::Storage(_) => FailureKind::Cache,
+        ServerError::Listen { .. } => FailureKind::Registry,
+        ServerError::Runtime(_) => FailureKind::Machine,
+    };
+    let failure = Failure::caused(kind, error);
+    match error {
+        ServerError::Open(_) => failure.with_hint(
+            "make a token with `memobuild server token add` and give --tokens FILE, or give --allow-anonymous if all who reach it may read and write",
+        ),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_server_is_refused_with_what_helps() {
+        let error = ServerError::Open(SocketAddr::from(([0, 0, 0, 0], 80)));
+        insta::assert_snapshot!(failure(&error).render(false), @r"
+        error: 0.0.0.0:80 can be reached by other machines, and there are no tokens that say who may use the cache
+        hint: make a token with `memobuild server token add` and give --tokens FILE, or give --allow-anonymous if all who reach it may read and write
+        ");
+    }
+}

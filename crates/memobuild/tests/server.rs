@@ -1,0 +1,51 @@
+//! `memobuild server` as a user starts it. What it answers is tested beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failed test")]
+
+mod common;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::Stdio,
+};
+
+use common::Place;
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn it_serves_those_who_have_a_token_until_it_is_told_to_end() {
+    let place = Place::new();
+    let token = place.stdout(&["server", "token", "add", "ci", "--tokens", "tokens", "--scope", "read"]);
+    assert!(!place.read("tokens").contains(token.trim()));
+    let mut child = place
+        .command(env!("CARGO_BIN_EXE_memobuild"))
+        .args(["server", "--listen", "127.0.0.1:0", "--data-dir", "data", "--tokens", "tokens"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let addr = line.trim().strip_prefix("listening on http://").expect("the address").to_owned();
+    let status = |auth: &str| {
+        let mut stream = TcpStream::connect(&addr).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{auth}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(status(""), "401");
+    assert_eq!(status(&format!("Authorization: Bearer {}\r\n", token.trim())), "200");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn it_is_not_open_to_the_network_by_itself() {
+    let place = Place::new();
+    let out = place.memobuild(&["server", "--listen", "0.0.0.0:0", "--data-dir", "data"]);
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{text}");
+    assert!(text.contains("no tokens") && text.contains("hint: "), "{text}");
+    assert!(!place.path("data").exists());
+    assert_eq!(place.memobuild(&["server"]).status.code(), Some(2));
+}
