@@ -15,7 +15,7 @@ use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
     image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
-    output::{self, Assembled, Dest, OutputImage, Recipe},
+    output::{self, Assembled, Dest, Early, OutputImage, Recipe},
     reference::Reference,
 };
 use memobuild_plan::model::Target;
@@ -254,6 +254,13 @@ fn assemble(
         }
     }
     let below = blobs.len();
+    let early = match output.push {
+        true => {
+            let names = [references(&session.request.tags)?, references(&output.names)?].concat();
+            Some(Early::start(&session.registries, session.store, &names))
+        }
+        false => None,
+    };
     let own = each(draft.layers.len(), |index| {
         unless_cancelled(session)?;
         let bundle = draft.layers.get(index).ok_or_else(|| EngineError::step("a layer is gone"))?;
@@ -269,8 +276,10 @@ fn assemble(
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         warn(session, compression, &made.blob);
         session.emit(TraceEvent::LayerBuilt { digest: made.blob.digest.to_string(), size: made.blob.size });
+        early.iter().for_each(|early| early.offer(&made.blob));
         Ok(made)
     })?;
+    drop(early);
     for (made, bundle) in own.into_iter().zip(&draft.layers) {
         recipes.insert(made.blob.digest, Recipe { bundle: *bundle, compression, policy });
         config.rootfs.diff_ids.push(made.diff_id);

@@ -4,6 +4,7 @@
 //! their names only when they are whole. Called by the engine. Never: writes through a symbolic link.
 
 mod dest;
+mod early;
 mod error;
 mod layout;
 mod local;
@@ -18,6 +19,7 @@ use memobuild_image::{Descriptor, Index, Manifest, json, media};
 use memobuild_store::Store;
 
 pub use dest::Dest;
+pub use early::Early;
 pub use error::OutputError;
 pub(crate) use layout::{LAYOUT, Saved, entries};
 pub use layout::{write_docker, write_oci};

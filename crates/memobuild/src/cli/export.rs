@@ -60,7 +60,7 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
             let annotations = &args.output.annotations;
             let own = annotations.iter().filter(|a| a.level == Level::Manifest);
             let own = own.map(|a| (a.key.clone(), a.value.clone())).collect();
-            let manifest = assemble(&store, &named, &base, &own, Some(&args.output))?;
+            let manifest = assemble(&store, &named, &base, &own, Some(&args.output), &|_| {})?;
             let config = config(&store, &named)?;
             let mut names = vec![named.name.clone().with_default_tag()];
             if !args.output.names.is_empty() {
@@ -96,13 +96,15 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The image's manifest in the store, made (with its layers' blobs) where it lacks.
+/// The image's manifest in the store, made (with its layers' blobs) where it lacks. `made` is told each layer that
+/// had to be compressed as soon as its blob is there.
 pub(crate) fn assemble(
     store: &Store,
     named: &image::Named,
     base: &BaseImage,
     annotations: &BTreeMap<String, String>,
     output: Option<&Output>,
+    made: &dyn Fn(&Descriptor),
 ) -> Result<Descriptor, Failure> {
     let wanted = output.and_then(compression);
     // Docker's manifests have no annotations.
@@ -119,19 +121,34 @@ pub(crate) fn assemble(
         }
         return Ok(manifest.clone());
     }
-    let made: Vec<ExportedLayer> =
-        (0..base.layers.len()).map(|i| layer(store, base, i, output)).collect::<Result<_, _>>()?;
+    let mut layers = Vec::new();
+    for (i, known) in base.layers.iter().enumerate() {
+        let fresh = is_to_be_made(store, known, wanted.unwrap_or_default())?;
+        let layer = layer(store, base, i, output)?;
+        if fresh {
+            made(&layer.blob);
+        }
+        layers.push(layer);
+    }
     let mut bytes = image::blob(store, &named.image.config.digest)?;
-    let ids: Vec<Sha256Digest> = made.iter().map(|layer| layer.diff_id).collect();
+    let ids: Vec<Sha256Digest> = layers.iter().map(|layer| layer.diff_id).collect();
     // eStargz adds to the tar, and makes another image of it.
     if base.layers.iter().map(|layer| &layer.diff_id).ne(&ids) {
         let mut config = config(store, named)?;
         config.rootfs.diff_ids = ids;
         bytes = json::config(&config).map_err(|e| Failure::caused(FailureKind::Cache, &e))?;
     }
-    let layers: Vec<Descriptor> = made.into_iter().map(|layer| layer.blob).collect();
+    let layers: Vec<Descriptor> = layers.into_iter().map(|layer| layer.blob).collect();
     let assembled = output::assemble(store, &bytes, &layers, annotations, docker_types).map_err(output_failure)?;
     Ok(assembled.manifest)
+}
+
+/// Whether a layer was built here and never compressed so.
+fn is_to_be_made(store: &Store, layer: &BaseLayer, compression: Compression) -> Result<bool, Failure> {
+    let BaseLayer { blob: None, bundle: Some(bundle), .. } = layer else { return Ok(false) };
+    let known = layer::known_export(store, bundle, compression, TimestampPolicy::Keep);
+    let known = known.map_err(|e| Failure::caused(FailureKind::Cache, &e))?;
+    Ok(known.is_none_or(|known| store.oci_blob_path(&known.blob.digest).is_none()))
 }
 
 /// The blob of a layer, and its diff ID. What `compression=` asks for goes for layers that were built here, and with

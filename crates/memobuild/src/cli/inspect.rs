@@ -42,7 +42,8 @@ pub(crate) fn run(args: &InspectArgs) -> CliResult {
     let shown = match args.raw {
         Some(Raw::Config) => bytes,
         Some(Raw::Manifest) => {
-            let manifest = export::assemble(&store, &named, &*export::base(&store, &named)?, &BTreeMap::new(), None)?;
+            let manifest =
+                export::assemble(&store, &named, &*export::base(&store, &named)?, &BTreeMap::new(), None, &|_| {})?;
             image::blob(&store, &manifest.digest)?
         }
         None => {

@@ -6,7 +6,7 @@ use clap::Args;
 use memobuild_engine::{Output, OutputKind};
 use memobuild_image::Descriptor;
 use memobuild_oci::{
-    output::{Push, Report},
+    output::{Early, Push, Report},
     reference::Reference,
 };
 
@@ -61,11 +61,14 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let base = image::opened(&store, &named, &registries)?;
     let output = args.options.clone().unwrap_or_else(|| Output::new(OutputKind::Image));
     let output = Output { push: true, ..output };
-    let manifest = export::assemble(&store, &named, &base, &BTreeMap::new(), Some(&output))?;
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let progress = Arc::new(Progress::start(mode));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
     let told = Told::new(&progress, format!("pushing {what}"));
+    let early = Early::start(&registries, &store, &names);
+    let made = export::assemble(&store, &named, &base, &BTreeMap::new(), Some(&output), &|blob| early.offer(blob));
+    let before = early.finish();
+    let manifest = made.inspect_err(|_| progress.finish())?;
     let push = Push {
         store: &store,
         registries: &registries,
@@ -76,7 +79,8 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     };
     let report = push.to(&names, &|done, total| told.tell(done, total));
     progress.finish();
-    let report = report.map_err(export::output_failure)?;
+    let mut report = report.map_err(export::output_failure)?;
+    (report.sent, report.present) = (report.sent + before, report.present.saturating_sub(before));
     match args.quiet {
         true => text::to_stdout(&format!("{}\n", manifest.digest))?,
         false => text::to_stdout(&pushed(&names, &manifest, &report))?,
