@@ -1,8 +1,8 @@
 //! Manifests and blobs to a registry (distribution-spec 1.1, "Push").
 //!
-//! A blob is asked for before it is sent, and taken over from another repository where the registry can do that. Small
-//! ones go in one request; large ones in parts, and after a broken connection the registry is asked how much it has. An
-//! upload that is given up is cancelled.
+//! A blob is asked for before it is sent, and taken over from another repository where the registry can do that. It goes
+//! in one request, which costs a registry the least. After a broken connection the registry is asked how much it has,
+//! and the rest goes in parts, as does what is too long for one request. An upload that is given up is cancelled.
 
 use std::fs::File;
 
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::reference::Reference;
 
-/// Blobs of at most so many bytes are sent in one request.
-const WHOLE: u64 = 4 << 20;
-/// Bytes of a part of a larger one, unless the registry wants larger ones: what is lost when a connection breaks.
+/// Blobs of at most so many bytes are small: not worth a question or a part of their own.
+const SMALL: u64 = 4 << 20;
+/// Bytes of a part, unless the registry wants larger ones: what is lost when a connection breaks once more.
 const PART: u64 = 32 << 20;
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
@@ -80,7 +80,7 @@ impl Registries {
             }
         }
         // A registry may find the blob by itself. Small ones are not worth the question.
-        if session.is_none() && blob.size > WHOLE {
+        if session.is_none() && blob.size > SMALL {
             let path = format!("blobs/uploads/?mount={}", blob.digest);
             let answer = target.again(|| target.post(&path, None))?;
             match answer.status() {
@@ -168,8 +168,16 @@ impl Target<'_> {
             }
         };
         let told = |done| progress(done, Some(blob.size));
-        let mut upload =
-            Upload { target: self, blob, content: &content, progress: &told, session, sent: 0, unsure: false };
+        let mut upload = Upload {
+            target: self,
+            blob,
+            content: &content,
+            progress: &told,
+            session,
+            sent: 0,
+            unsure: false,
+            parts: false,
+        };
         let (mut backoff, mut farthest) = (Backoff::default(), 0);
         loop {
             let result = upload.step();
@@ -185,6 +193,8 @@ impl Target<'_> {
             let again = match &error {
                 // It has more or less than was thought, or no longer knows of this upload.
                 RegistryError::Status { status: 416, .. } => true,
+                // Proxies often have a limit for one request.
+                RegistryError::Status { status: 413, .. } => !upload.parts && blob.size > SMALL,
                 RegistryError::Status { status: 404, .. } => upload.session.is_some(),
                 e => e.is_transient() && !(farthest == 0 && e.is_refusal()),
             };
@@ -193,7 +203,7 @@ impl Target<'_> {
                 return Err(error);
             }
             tracing::debug!("{}: going on with the upload: {error}", blob.digest);
-            upload.unsure = true;
+            (upload.unsure, upload.parts) = (true, true);
         }
     }
 
@@ -217,6 +227,8 @@ struct Upload<'a> {
     sent: u64,
     /// Whether a request failed, so that only the registry knows how many it has.
     unsure: bool,
+    /// Whether what is left goes in parts: one request for all of it has failed.
+    parts: bool,
 }
 
 impl Upload<'_> {
@@ -238,7 +250,7 @@ impl Upload<'_> {
             }
         };
         let left = self.blob.size.saturating_sub(self.sent);
-        if left > 0 && (self.sent > 0 || left > WHOLE) {
+        if left > 0 && self.parts && (self.sent > 0 || left > SMALL) {
             return self.part(&session, left.min(PART.max(session.least))).map(|()| false);
         }
         let joint = if session.place.contains('?') { '&' } else { '?' };
