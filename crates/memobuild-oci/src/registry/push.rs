@@ -4,7 +4,10 @@
 //! in one request, which costs a registry the least. After a broken connection the registry is asked how much it has,
 //! and the rest goes in parts, as does what is too long for one request. An upload that is given up is cancelled.
 
-use std::fs::File;
+use std::{
+    fs::File,
+    sync::{Arc, Mutex},
+};
 
 use memobuild_image::Descriptor;
 use memobuild_tree::Sha256Digest;
@@ -12,7 +15,7 @@ use ureq::http::Method;
 
 use super::{
     Registries, RegistryError,
-    client::Target,
+    client::{Target, lock},
     exchange::{Answer, Content, Payload, Question, location},
     retry::Backoff,
 };
@@ -40,7 +43,8 @@ pub type Source<'a> = &'a (dyn Fn() -> Result<File, RegistryError> + Sync);
 
 impl Registries {
     /// Makes sure that a repository has a blob. `from` names repositories of the same registry that may have it.
-    /// `source` is asked for the bytes only if they must be sent. `progress` is told how many were.
+    /// `source` is asked for the bytes only if they must be sent. `progress` is told how many were. What is known to be
+    /// there is not asked for again, and what another thread is sending is waited for.
     pub fn push_blob(
         &self,
         to: &Reference,
@@ -61,36 +65,23 @@ impl Registries {
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Pushed, RegistryError> {
         let target = self.target(to);
-        if target.again(|| target.has_blob(&blob.digest))? {
+        let slot = target.there(&blob.digest);
+        let mut there = lock(&slot);
+        if *there {
             return Ok(Pushed::Present);
         }
-        let mut session = None;
-        for repository in from {
-            let path = format!("blobs/uploads/?mount={}&from={repository}", blob.digest);
-            let answer = target.again(|| target.post(&path, Some(repository)))?;
-            match answer.status() {
-                201 => return Ok(Pushed::Mounted),
-                // It opens an upload instead, which is as good as any.
-                202 => {
-                    session = Some(target.session(&answer)?);
-                    break;
-                }
-                // Who may not read there may still write here.
-                _ => {}
-            }
-        }
-        // A registry may find the blob by itself. Small ones are not worth the question.
-        if session.is_none() && blob.size > SMALL {
-            let path = format!("blobs/uploads/?mount={}", blob.digest);
-            let answer = target.again(|| target.post(&path, None))?;
-            match answer.status() {
-                201 => return Ok(Pushed::Mounted),
-                202 => session = Some(target.session(&answer)?),
-                _ => {}
-            }
-        }
-        target.send_blob(blob, session, source, progress)?;
-        Ok(Pushed::Sent)
+        let pushed = target.push_blob(blob, from, source, progress)?;
+        *there = true;
+        Ok(pushed)
+    }
+
+    /// Whether a repository has a blob, asked before what is to be pushed there is made.
+    pub fn probe_blob(&self, to: &Reference, digest: &Sha256Digest) -> Result<bool, RegistryError> {
+        let target = self.target(to);
+        let slot = target.there(digest);
+        let mut there = lock(&slot);
+        *there = *there || target.again(|| target.has_blob(digest))?;
+        Ok(*there)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its own digest where the reference has no tag. One
@@ -112,6 +103,51 @@ struct Session {
 }
 
 impl Target<'_> {
+    /// Whether a blob is known to be there. Locked while that is found out, or brought about.
+    fn there(&self, digest: &Sha256Digest) -> Arc<Mutex<bool>> {
+        let name = (self.host.to_owned(), self.repository.to_string(), *digest);
+        lock(&self.inner.there).entry(name).or_default().clone()
+    }
+
+    fn push_blob<'b>(
+        &self,
+        blob: &Descriptor,
+        from: &[&str],
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Pushed, RegistryError> {
+        if self.again(|| self.has_blob(&blob.digest))? {
+            return Ok(Pushed::Present);
+        }
+        let mut session = None;
+        for repository in from {
+            let path = format!("blobs/uploads/?mount={}&from={repository}", blob.digest);
+            let answer = self.again(|| self.post(&path, Some(repository)))?;
+            match answer.status() {
+                201 => return Ok(Pushed::Mounted),
+                // It opens an upload instead, which is as good as any.
+                202 => {
+                    session = Some(self.session(&answer)?);
+                    break;
+                }
+                // Who may not read there may still write here.
+                _ => {}
+            }
+        }
+        // A registry may find the blob by itself. Small ones are not worth the question.
+        if session.is_none() && blob.size > SMALL {
+            let path = format!("blobs/uploads/?mount={}", blob.digest);
+            let answer = self.again(|| self.post(&path, None))?;
+            match answer.status() {
+                201 => return Ok(Pushed::Mounted),
+                202 => session = Some(self.session(&answer)?),
+                _ => {}
+            }
+        }
+        self.send_blob(blob, session, source, progress)?;
+        Ok(Pushed::Sent)
+    }
+
     pub(super) fn has_blob(&self, digest: &Sha256Digest) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
         let answer = self.ask(&Question::new(Method::HEAD, &path))?;
