@@ -10,8 +10,10 @@ use serde_json::json;
 
 use super::{Answer, App};
 use crate::{
+    guard::Detail,
     metrics::add,
     reply::{self, ApiError, blocking},
+    webhooks::Event,
 };
 
 pub(super) async fn gc(State(app): State<Arc<App>>, uri: Uri) -> Answer {
@@ -25,7 +27,10 @@ pub(super) async fn gc(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         "freed_bytes": report.freed_bytes,
         "stored_bytes": usage.bytes,
     });
-    Ok(reply::json(StatusCode::OK, &answer))
+    app.guard.hooks.send(Event::GcFinished, answer.clone());
+    let mut response = reply::json(StatusCode::OK, &answer);
+    response.extensions_mut().insert(Detail(answer));
+    Ok(response)
 }
 
 fn days(query: Option<&str>) -> Result<Option<u32>, ApiError> {
