@@ -17,6 +17,14 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     response
 }
 
+/// As [`json`], of a type that the API's description has.
+pub(crate) fn of(status: StatusCode, answer: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_value(answer) {
+        Ok(value) => json(status, &value),
+        Err(_) => ApiError::internal().into_response(),
+    }
+}
+
 /// An answer that says what went wrong: `{"error": CODE, "message": TEXT, ...}`. The code is stable.
 #[derive(Debug)]
 pub(crate) struct ApiError {

@@ -11,6 +11,9 @@ use axum::{
 use super::{Answer, App};
 use crate::reply::blocking;
 
+/// Counts, in Prometheus' text format
+#[utoipa::path(get, path = "/metrics", tag = "care", operation_id = "get_metrics",
+    responses((status = 200, description = "The counts", content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Answer {
     let storage = app.storage.clone();
     let usage = blocking(move || storage.usage()).await?;

@@ -6,7 +6,9 @@ mod gc;
 mod health;
 mod metrics;
 mod missing;
+mod openapi;
 mod record;
+mod schemas;
 
 use std::{sync::Arc, time::Instant};
 
@@ -55,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", routing::get(health::healthz))
         .route("/readyz", routing::get(health::readyz))
         .route("/metrics", routing::get(metrics::metrics))
+        .route("/openapi.json", routing::get(openapi::openapi))
         .fallback(async || ApiError::not_found("route"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
