@@ -49,3 +49,42 @@ fn it_is_not_open_to_the_network_by_itself() {
     assert!(!place.path("data").exists());
     assert_eq!(place.memobuild(&["server"]).status.code(), Some(2));
 }
+
+#[test]
+fn tokens_are_listed_and_revoked() {
+    let place = Place::new();
+    place.stdout(&["server", "token", "add", "ci", "--tokens", "tokens"]);
+    place.stdout(&["server", "token", "add", "guest", "--tokens", "tokens", "--scope", "read", "--expires", "90d"]);
+    let list = place.stdout(&["server", "token", "list", "--tokens", "tokens"]);
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(lines[0], ["ci", "write", "-"]);
+    assert_eq!(lines[1][..2], ["guest", "read"]);
+    assert!(lines[1][2].starts_with("20") && lines[1][2].ends_with('Z'), "{list}");
+    place.stdout(&["server", "token", "revoke", "ci", "--tokens", "tokens"]);
+    assert!(place.stdout(&["server", "token", "list", "--tokens", "tokens"]).starts_with("guest\t"));
+    let again = place.memobuild(&["server", "token", "revoke", "ci", "--tokens", "tokens"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("there is no token \"ci\""));
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let place = Place::new();
+    place.write("short", "secret");
+    for (args, says) in [
+        (&["--tls-cert", "cert"][..], "--tls-key"),
+        (&["--tls-client-ca", "ca"], "--tls-cert"),
+        (&["--tls-cert", "cert", "--tls-key", "key"], "cert"),
+        (&["--rate-burst", "5"], "--rate-limit"),
+        (&["--rate-limit", "0"], "--rate-limit"),
+        (&["--rate-limit-bytes", "1k"], "at least 64k"),
+        (&["--webhook", "http://127.0.0.1:1/"], "secret"),
+        (&["--webhook", "ftp://x/", "--webhook-secret-file", "short"], "shorter"),
+        (&["--webhook-secret-file", "short"], "--webhook"),
+    ] {
+        let out = place.memobuild(&[&["server", "--listen", "127.0.0.1:0", "--data-dir", "data"], args].concat());
+        let text = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(says), "{args:?}: {text}");
+    }
+}
