@@ -1,5 +1,6 @@
 //! The audit log: a JSON object a line for each change, each refusal, and the first use of a token or certificate from an
-//! address within an hour. It says who, what, and how it ended; never a token.
+//! address within an hour. Of refusals for sending too much, one a minute: whoever floods the server must not flood this.
+//! It says who, what, and how it ended; never a token.
 //!
 //! A line is one write to a file opened for appending, made before the answer is sent: what a client was told is in the log,
 //! whatever happens next. The file is opened anew on SIGHUP, for those who rotate it.
@@ -23,7 +24,10 @@ use serde::Serialize;
 use crate::{clock, peer::How};
 
 /// For how long a client that was seen at an address is not worth another line.
-const SEEN_FOR: Duration = Duration::from_secs(3600);
+pub(crate) const SEEN_FOR: Duration = Duration::from_secs(3600);
+
+/// For how long a client that sends too much is not worth another line.
+pub(crate) const LIMITED_FOR: Duration = Duration::from_secs(60);
 
 /// Clients and addresses that are remembered for that.
 const MOST_SEEN: usize = 10_000;
@@ -108,11 +112,11 @@ impl Audit {
         }
     }
 
-    /// Whether this client was not seen at this address lately.
-    pub(crate) fn is_new(&self, client: &str, address: Option<IpAddr>, now: Instant) -> bool {
+    /// Whether this was not seen from this address within this time.
+    pub(crate) fn is_new(&self, what: &str, address: Option<IpAddr>, within: Duration, now: Instant) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (client.to_owned(), address);
-        if seen.get(&key).is_some_and(|at| now.saturating_duration_since(*at) < SEEN_FOR) {
+        let key = (what.to_owned(), address);
+        if seen.get(&key).is_some_and(|at| now.saturating_duration_since(*at) < within) {
             return false;
         }
         if seen.len() >= MOST_SEEN {
@@ -167,12 +171,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::open(&dir.path().join("audit")).unwrap();
         let (start, here) = (Instant::now(), "192.0.2.1".parse().ok());
-        assert!(audit.is_new("ci", here, start));
-        assert!(!audit.is_new("ci", here, start));
-        assert!(audit.is_new("ci", "192.0.2.2".parse().ok(), start) && audit.is_new("dev", here, start));
-        assert!(audit.is_new("ci", here, start + SEEN_FOR));
+        assert!(audit.is_new("ci", here, SEEN_FOR, start));
+        assert!(!audit.is_new("ci", here, SEEN_FOR, start));
+        assert!(
+            audit.is_new("ci", "192.0.2.2".parse().ok(), SEEN_FOR, start) && audit.is_new("dev", here, SEEN_FOR, start)
+        );
+        assert!(audit.is_new("ci", here, SEEN_FOR, start + SEEN_FOR));
+        assert!(audit.is_new("ci", here, LIMITED_FOR, start + SEEN_FOR + LIMITED_FOR));
         for n in 0..3 * MOST_SEEN {
-            audit.is_new(&n.to_string(), None, start);
+            audit.is_new(&n.to_string(), None, SEEN_FOR, start);
         }
         assert!(audit.seen.lock().unwrap().len() <= MOST_SEEN);
     }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Security, ServerError,
-    audit::{Audit, Entry},
+    audit::{Audit, Entry, LIMITED_FOR, SEEN_FOR},
     auth::is_change,
     limits::{Limits, Upload},
     meter::{Metered, Payer},
@@ -36,6 +36,9 @@ use crate::{
 /// What an answer tells the audit log beyond what every answer does: an extension of it.
 #[derive(Clone)]
 pub(crate) struct Detail(pub(crate) Value);
+
+/// How much of a path logs have, in characters.
+const LONGEST_PATH: usize = 1024;
 
 /// See the head of the file.
 pub(crate) struct Guard {
@@ -136,7 +139,8 @@ impl Guard {
             id: self.ids.of(request.headers()),
             trace: traceparent(request.headers()),
             peer: request.extensions().get::<Peer>().cloned(),
-            path: request.uri().path().to_owned(),
+            // The start of it says what it was meant to be.
+            path: request.uri().path().chars().take(LONGEST_PATH).collect(),
             changes: is_change(request.method(), request.uri().path()),
             has_body: !request.body().is_end_stream(),
             received: Arc::default(),
@@ -201,9 +205,12 @@ impl Guard {
             let address = self.address(visit);
             let event = event(visit, response.status()).or_else(|| {
                 let known = client.filter(|c| matches!(c.how, How::Token | How::Certificate))?;
-                audit.is_new(&known.key(None), address, Instant::now()).then_some("authenticated")
+                audit.is_new(&known.key(None), address, SEEN_FOR, Instant::now()).then_some("authenticated")
             });
-            if let Some(event) = event {
+            let limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            let flood = limited.then(|| format!("429 {}", client.map_or_else(String::new, |c| c.key(None))));
+            let told = flood.is_some_and(|what| !audit.is_new(&what, address, LIMITED_FOR, Instant::now()));
+            if let Some(event) = event.filter(|_| !told) {
                 audit.write(&Entry {
                     event,
                     client: client.map(|c| c.name.as_str()),

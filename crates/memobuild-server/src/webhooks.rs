@@ -77,6 +77,9 @@ pub enum WebhookError {
     /// The secret is too easy to guess.
     #[error("the secret in {0} is shorter than {SHORTEST_SECRET} bytes")]
     Short(PathBuf),
+    /// No thread to send from.
+    #[error("cannot start sending to webhooks")]
+    Thread(#[source] io::Error),
     /// The secret can't be read.
     #[error("cannot read {path}")]
     File {
@@ -167,7 +170,8 @@ impl Webhooks {
                 counts: counts.clone(),
                 retry,
             };
-            std::thread::spawn(move || sender.run());
+            let thread = std::thread::Builder::new().name("webhook".to_owned());
+            thread.spawn(move || sender.run()).map_err(WebhookError::Thread)?;
             queues.push(queue);
         }
         let secret_file = secret_file.map(Path::to_owned);

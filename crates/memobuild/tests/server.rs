@@ -74,7 +74,7 @@ fn settings_that_do_not_go_together_are_refused() {
     for (args, says) in [
         (&["--tls-cert", "cert"][..], "--tls-key"),
         (&["--tls-client-ca", "ca"], "--tls-cert"),
-        (&["--tls-cert", "cert", "--tls-key", "key"], "cert"),
+        (&["--tls-cert", "cert", "--tls-key", "key"], "cannot read"),
         (&["--rate-burst", "5"], "--rate-limit"),
         (&["--rate-limit", "0"], "--rate-limit"),
         (&["--rate-limit-bytes", "1k"], "at least 64k"),
@@ -87,4 +87,34 @@ fn settings_that_do_not_go_together_are_refused() {
         assert_eq!(out.status.code(), Some(2), "{args:?}: {text}");
         assert!(text.contains(says), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn log_lines_name_the_request_and_its_trace() {
+    let place = Place::new();
+    let mut child = place
+        .command(env!("CARGO_BIN_EXE_memobuild"))
+        .args(["server", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+        .env("RUST_LOG", "memobuild_server=debug")
+        .env("MEMOBUILD_JSON_LOGS", "1")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let mut stream = TcpStream::connect(line.trim().strip_prefix("listening on http://").unwrap()).unwrap();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: mine-1\r\ntraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
+    )
+    .unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).unwrap();
+    let of_request = log.lines().find(|line| line.contains("mine-1")).unwrap_or_else(|| panic!("{log}"));
+    assert!(of_request.contains(trace) && of_request.contains("/healthz"), "{of_request}");
 }

@@ -37,7 +37,7 @@ use crate::{API_VERSION, reply};
         (name = "records", description = "Small values by key, with the blobs that they name"),
         (name = "care", description = "The server itself"),
     ),
-    security((), ("token" = [])),
+    security((), ("token" = []), ("certificate" = [])),
     modifiers(&Common)
 )]
 struct Document;
@@ -59,6 +59,12 @@ impl Modify for Common {
             .description(Some("As `memobuild server token add` prints it."))
             .build();
         components.add_security_scheme("token", SecurityScheme::Http(token));
+        let certificate = SecurityScheme::MutualTls {
+            description: Some("By an authority of --tls-client-ca.".to_owned()),
+            deprecated: None,
+            extensions: None,
+        };
+        components.add_security_scheme("certificate", certificate);
         let text = || ObjectBuilder::new().schema_type(Type::String).build();
         let version = HeaderBuilder::new().schema(Some(text())).description(Some("Of this API.")).build();
         let id = HeaderBuilder::new().schema(Some(text())).description(Some("Of the request, in logs too.")).build();

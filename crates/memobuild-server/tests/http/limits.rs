@@ -26,8 +26,10 @@ fn one_client_too_many_requests() {
     let file = dir.path().join("tokens");
     let [busy, calm] =
         ["busy", "calm"].map(|name| format!("Authorization: Bearer {}", add_token(&file, name, Scope::Read).unwrap()));
+    let log = dir.path().join("audit");
     let server = Running::with(|config| {
         config.tokens = Some(file);
+        config.security.audit_log = Some(log.clone());
         (config.security.rate_limit, config.security.rate_burst) = (NonZeroU32::new(1), NonZeroU32::new(5));
     });
     let replies = flood(&server, &busy);
@@ -46,6 +48,9 @@ fn one_client_too_many_requests() {
     assert!(guesses.iter().all(|reply| matches!(reply.status, 401 | 429)));
     assert!(guesses.iter().any(|reply| reply.status == 429));
     assert_eq!(server.send("GET", "/metrics", &[&calm], b"").status, 200);
+    // Nor is the audit log flooded.
+    let lines = std::fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("rate_limited")).count();
+    assert_eq!(lines, 2);
     // It passes.
     let began = Instant::now();
     while server.send("GET", "/metrics", &[&busy], b"").status != 200 {
