@@ -199,7 +199,7 @@ impl Guard {
     /// The answer is known: it is told to whom it concerns.
     pub(crate) fn answered(&self, visit: &Visit, client: Option<&Client>, method: &str, response: &mut Response) {
         let failure = response.extensions().get::<Failure>().cloned();
-        let client = client.or(failure.as_ref().and_then(|failure| failure.client.as_ref()));
+        let client = client.or(failure.as_ref().and_then(|failure| failure.client.as_deref()));
         let code = failure.as_ref().map(|failure| failure.code);
         if let Some(audit) = &self.audit {
             let address = self.address(visit);

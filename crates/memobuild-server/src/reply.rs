@@ -30,8 +30,8 @@ pub(crate) fn of(status: StatusCode, answer: &impl serde::Serialize) -> Response
 pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
-    client: Option<Client>,
-    fields: Map<String, Value>,
+    client: Option<Box<Client>>,
+    fields: Box<Map<String, Value>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -39,6 +39,7 @@ impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let fields = [("error", Value::from(code)), ("message", Value::from(message.into()))];
         let fields = fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        let fields = Box::new(fields);
         Self { status, code, client: None, fields, headers: Vec::new() }
     }
 
@@ -65,7 +66,7 @@ impl ApiError {
 
     /// Of a client that is known although it is refused.
     pub(crate) fn of(mut self, client: Client) -> Self {
-        self.client = Some(client);
+        self.client = Some(Box::new(client));
         self
     }
 
@@ -85,12 +86,12 @@ impl ApiError {
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: &'static str,
-    pub(crate) client: Option<Client>,
+    pub(crate) client: Option<Box<Client>>,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let mut response = json(self.status, &Value::Object(self.fields));
+        let mut response = json(self.status, &Value::Object(*self.fields));
         response.headers_mut().extend(self.headers);
         response.extensions_mut().insert(Failure { code: self.code, client: self.client });
         response
