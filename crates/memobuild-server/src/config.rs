@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::Security;
+
 /// Where a server listens, what it keeps, and how patient it is.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Connections open at once; more wait to be accepted.
     pub max_connections: usize,
+    /// TLS, limits for each client, the audit log, webhooks.
+    pub security: Security,
 }
 
 impl Config {
@@ -38,6 +42,7 @@ impl Config {
             idle_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             max_connections: 8192,
+            security: Security::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use crate::storage::StorageError;
+use crate::{peer::Client, storage::StorageError};
 
 /// An answer as JSON.
 pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
@@ -17,18 +17,30 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     response
 }
 
+/// As [`json`], of a type that the API's description has.
+pub(crate) fn of(status: StatusCode, answer: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_value(answer) {
+        Ok(value) => json(status, &value),
+        Err(_) => ApiError::internal().into_response(),
+    }
+}
+
 /// An answer that says what went wrong: `{"error": CODE, "message": TEXT, ...}`. The code is stable.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    fields: Map<String, Value>,
+    code: &'static str,
+    client: Option<Box<Client>>,
+    fields: Box<Map<String, Value>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let fields = [("error", Value::from(code)), ("message", Value::from(message.into()))];
-        Self { status, fields: fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(), headers: Vec::new() }
+        let fields = fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        let fields = Box::new(fields);
+        Self { status, code, client: None, fields, headers: Vec::new() }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Self {
@@ -48,8 +60,14 @@ impl ApiError {
     }
 
     /// The stable code.
-    pub(crate) fn code(&self) -> &str {
-        self.fields.get("error").and_then(Value::as_str).unwrap_or_default()
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Of a client that is known although it is refused.
+    pub(crate) fn of(mut self, client: Client) -> Self {
+        self.client = Some(Box::new(client));
+        self
     }
 
     /// With one field more.
@@ -64,10 +82,18 @@ impl ApiError {
     }
 }
 
+/// What failed, for those who see the answer on its way out: an extension of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) client: Option<Box<Client>>,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let mut response = json(self.status, &Value::Object(self.fields));
+        let mut response = json(self.status, &Value::Object(*self.fields));
         response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(Failure { code: self.code, client: self.client });
         response
     }
 }
@@ -107,7 +133,9 @@ pub(crate) async fn blocking<T: Send + 'static, E>(
 where
     E: Into<ApiError> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
+    // Log lines from there belong to the request too.
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result.map_err(Into::into),
         Err(error) => {
             tracing::error!("a request's work ended early: {error}");

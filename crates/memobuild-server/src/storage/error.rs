@@ -17,7 +17,7 @@ pub enum StorageError {
     },
     /// The database failed.
     #[error("the database of records failed")]
-    Database(#[from] rusqlite::Error),
+    Database(#[source] rusqlite::Error),
     /// Another server uses the directory.
     #[error("another server uses {0}")]
     InUse(String),
@@ -50,6 +50,15 @@ pub enum StorageError {
         /// How many came.
         size: u64,
     },
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Database(error),
+        }
+    }
 }
 
 impl StorageError {

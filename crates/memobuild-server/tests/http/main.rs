@@ -2,8 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a failure here is a failed test")]
 
 mod access;
+mod audit;
 mod blobs;
 mod care;
 mod client;
 mod crash;
+mod faults;
+mod hooks;
+mod hostile;
+mod limits;
+mod openapi;
 mod records;
+mod tls;

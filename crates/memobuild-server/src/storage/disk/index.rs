@@ -133,6 +133,11 @@ impl Index {
         Ok(added)
     }
 
+    /// Whether there is a row for this blob.
+    pub(super) fn has_blob(&self, id: BlobId) -> Result<bool> {
+        Ok(missing(&self.connection, &[id])?.is_empty())
+    }
+
     pub(super) fn remove_blobs(&mut self, ids: impl Iterator<Item = BlobId>) -> Result<()> {
         let tx = self.write()?;
         let mut removed = Removed::default();
