@@ -1,5 +1,11 @@
 //! A PostgreSQL of a test's own, in a directory of its own. Also a part of the tests in `tests/shared`.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub, reason = "a failure here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a failure here is a failed test"
+)]
 
 use std::{
     fs,
