@@ -57,12 +57,16 @@ fn a_bucket_in_trouble(bed: &Bed<'_>) {
 
     // Those that stay are told, and nothing is left.
     let stored = bed.sql("SELECT bytes FROM store");
-    for mode in [Mode::Status(500, u32::MAX), Mode::Status(503, u32::MAX), Mode::Silent] {
+    let dir = tempfile::tempdir().unwrap();
+    let hasty = Node::start_in(bed, &proxy.endpoint(), None, dir.path(), &["env", "AWS_TIMEOUT=2 seconds"]);
+    for (mode, node) in
+        [(Mode::Status(500, u32::MAX), &node), (Mode::Status(503, u32::MAX), &node), (Mode::Silent, &hasty)]
+    {
         println!("    {mode:?}");
         proxy.set(mode);
         let bytes = b"not now";
-        refused(&node, "PUT", &path(bytes), bytes);
-        refused(&node, "GET", &small, b"");
+        refused(node, "PUT", &path(bytes), bytes);
+        refused(node, "GET", &small, b"");
         assert_eq!(node.get("/readyz").status, 503);
         assert_eq!(node.get("/healthz").status, 200);
         // What needs no object is answered.

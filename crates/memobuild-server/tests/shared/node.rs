@@ -73,7 +73,6 @@ impl Node {
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .env("AWS_TIMEOUT", "3 seconds")
             .stdout(Stdio::piped());
         if let Some(max) = max_size {
             command.env(MAX, max.to_string());

@@ -25,8 +25,12 @@ fn nodes() {
         ("collecting beside puts", collecting_beside_puts),
         ("killed in the middle of puts", killed_in_the_middle_of_puts),
         ("a clock that is wrong", a_clock_that_is_wrong),
-        ("flat memory", flat_memory),
     ]);
+}
+
+#[test]
+fn memory() {
+    crate::run(&[("flat memory", flat_memory)]);
 }
 
 fn what_one_has_all_have(bed: &Bed<'_>) {

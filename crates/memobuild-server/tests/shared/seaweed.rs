@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -99,8 +100,10 @@ fn program() -> Option<PathBuf> {
 fn free_ports(count: usize) -> Vec<u16> {
     let mut held = Vec::new();
     let mut ports = Vec::new();
-    // Below those that outgoing connections get.
-    let mut next = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 2;
+    // Tests that run at once, in this process or beside it, look in different places.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let (process, server) = (u16::try_from(std::process::id() % 1000).unwrap(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut next = 20_000 + process * 8 + server * 8000;
     while ports.len() < count {
         if let (Ok(one), Ok(other)) =
             (TcpListener::bind(("127.0.0.1", next)), TcpListener::bind(("127.0.0.1", next + 10_000)))

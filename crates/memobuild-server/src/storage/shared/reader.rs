@@ -41,7 +41,7 @@ pub(super) struct ObjectReader {
 }
 
 impl ObjectReader {
-    /// Makes the first request; `None` if there is no such object.
+    /// Makes the first request; `None` if there is no such object. If it fails, after its own tries, that is told at once.
     pub(super) fn open(
         store: Arc<dyn ObjectStore>,
         waiting: Waiting,
@@ -50,7 +50,8 @@ impl ObjectReader {
         size: u64,
     ) -> Result<Option<Self>> {
         let piece = Bytes::new();
-        let mut reader = Self { store, waiting, path, position, size, window: FIRST, stream: None, piece, failures: 0 };
+        let mut reader =
+            Self { store, waiting, path, position, size, window: FIRST, stream: None, piece, failures: TRIES };
         match reader.fill() {
             Ok(()) => Ok(Some(reader)),
             // One of another length was damaged from outside.
