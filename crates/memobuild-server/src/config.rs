@@ -9,8 +9,13 @@ use crate::Security;
 pub struct Config {
     /// Address and port; port 0 is any free one.
     pub listen: SocketAddr,
-    /// The directory of the embedded storage. It is made if it is not there, and belongs to one server at a time.
+    /// The directory of the embedded storage. It is made if it is not there, and belongs to one server at a time. With a
+    /// shared storage it holds what is being received.
     pub data_dir: PathBuf,
+    /// Where blobs are kept: `s3://`, `gs://` or `az://` with a bucket and a prefix. `None`: in `data_dir`.
+    pub storage: Option<String>,
+    /// Where records and what is known of blobs are kept: `postgres://`. `None`: in `data_dir`.
+    pub metadata: Option<String>,
     /// The most that blobs and records may take, in bytes; what is being received counts. `None`: no limit.
     pub max_size: Option<u64>,
     /// The longest blob that is taken, in bytes, without any content encoding.
@@ -35,6 +40,8 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data_dir: data_dir.into(),
+            storage: None,
+            metadata: None,
             max_size: None,
             max_blob: 64 << 30,
             allow_anonymous: false,

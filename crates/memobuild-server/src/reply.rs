@@ -109,13 +109,22 @@ impl From<StorageError> for ApiError {
             }
             StorageError::TooLarge { limit } => Self::too_large(limit),
             StorageError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full", "the storage is full"),
+            error @ StorageError::Unavailable { .. } => {
+                tracing::warn!("{}", chain(&error));
+                let message = "the storage does not answer now; try again later";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message)
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+            }
             // Paths are for the log only.
             error @ (StorageError::Io { .. }
             | StorageError::Database(_)
+            | StorageError::Postgres(_)
+            | StorageError::Objects(_)
+            | StorageError::Address { .. }
+            | StorageError::Mismatch(_)
             | StorageError::InUse(_)
             | StorageError::Format { .. }) => {
-                let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
-                tracing::error!("{error}{cause}");
+                tracing::error!("{}", chain(&error));
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "storage_error",
@@ -124,6 +133,17 @@ impl From<StorageError> for ApiError {
             }
         }
     }
+}
+
+/// An error and what it comes from, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 /// Runs what blocks on a thread for that. It goes on to its end even if the client goes away.

@@ -33,7 +33,7 @@ use crate::{
     patience::Patient,
     peer::Peer,
     routes::{self, App},
-    storage::{DiskStorage, Storage},
+    storage::{self, Storage},
     stream::Stream,
 };
 
@@ -97,7 +97,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the embedded storage and listens.
+    /// Opens the storage and listens.
     ///
     /// # Errors
     /// [`ServerError::Open`] for an address that others reach, without tokens and without leave for anonymous access.
@@ -109,11 +109,11 @@ impl Server {
         if auth.refuses_all() {
             return Err(ServerError::Open(config.listen));
         }
-        let (dir, max_size) = (config.data_dir.clone(), config.max_size);
-        let storage = tokio::task::spawn_blocking(move || DiskStorage::open(&dir, max_size))
+        let wanted = config.clone();
+        let storage = tokio::task::spawn_blocking(move || storage::open(&wanted))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        Self::with_storage(config, auth, Arc::new(storage)).await
+        Self::with_storage(config, auth, storage).await
     }
 
     async fn with_storage(config: Config, auth: Auth, storage: Arc<dyn Storage>) -> Result<Self, ServerError> {

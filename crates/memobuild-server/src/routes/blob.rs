@@ -190,7 +190,11 @@ fn read(app: &App, id: BlobId, headers: &HeaderMap) -> Result<Option<Response<Bo
 }
 
 fn body(app: &App, source: Box<dyn std::io::Read + Send>, length: Option<u64>) -> Result<Body, ApiError> {
-    let failed = |source| StorageError::Io { what: "read a blob".into(), source };
+    // A storage's own error is inside.
+    let failed = |source: std::io::Error| match source.downcast::<StorageError>() {
+        Ok(error) => error,
+        Err(source) => StorageError::Io { what: "read a blob".into(), source },
+    };
     Ok(Body::new(BlobBody::start(source, length, app.metrics.clone()).map_err(failed)?))
 }
 

@@ -32,15 +32,7 @@ pub(super) async fn missing(State(app): State<Arc<App>>, body: Body) -> Answer {
     let ids = texts.iter().map(|text| text.parse()).collect::<Result<Vec<BlobId>, _>>();
     let ids = ids.map_err(|error| ApiError::bad("invalid_digest", error.to_string()))?;
     let storage = app.storage.clone();
-    let missing = blocking(move || {
-        let mut missing = Vec::new();
-        for id in ids {
-            if storage.blob_size(id)?.is_none() {
-                missing.push(Value::from(id.to_string()));
-            }
-        }
-        Ok::<_, crate::storage::StorageError>(missing)
-    })
-    .await?;
+    let missing = blocking(move || storage.blobs_missing(&ids)).await?;
+    let missing = missing.iter().map(|id| Value::from(id.to_string())).collect();
     Ok(reply::json(StatusCode::OK, &Value::Array(missing)))
 }

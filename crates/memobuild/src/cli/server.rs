@@ -33,6 +33,19 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
 
+    /// Keep blobs in an object store, like s3://bucket/prefix, gs:// or az://; needs --metadata
+    ///
+    /// Credentials and endpoints are taken from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    /// AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true where that has no TLS), GOOGLE_SERVICE_ACCOUNT,
+    /// AZURE_STORAGE_ACCOUNT_NAME and their like. Any number of servers may share it; DIR then holds only what is being
+    /// received.
+    #[arg(long, value_name = "URL")]
+    storage: Option<String>,
+
+    /// Keep records in PostgreSQL, like postgres://user:password@host/database; needs --storage
+    #[arg(long, value_name = "URL", env = "MEMOBUILD_METADATA", hide_env_values = true)]
+    metadata: Option<String>,
+
     /// The most that the cache may take, like 100g; what was not used for longest goes
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     max_size: Option<u64>,
@@ -65,7 +78,11 @@ Examples:
   For others:
     memobuild server token add ci --tokens /etc/memobuild/tokens --scope write
     memobuild server --listen 0.0.0.0:8080 --data-dir /var/cache/memobuild-server \\
-      --tokens /etc/memobuild/tokens --tls-cert /etc/memobuild/tls.crt --tls-key /etc/memobuild/tls.key";
+      --tokens /etc/memobuild/tokens --tls-cert /etc/memobuild/tls.crt --tls-key /etc/memobuild/tls.key
+  One of several that share a bucket and a database:
+    memobuild server --listen 0.0.0.0:8080 --data-dir /var/tmp/memobuild-server \
+      --tokens /etc/memobuild/tokens \
+      --storage s3://bucket/prefix --metadata postgres://memobuild@db.example/memobuild";
 
 pub(crate) fn run(args: ServerArgs) -> CliResult {
     match args.command {
@@ -74,6 +91,8 @@ pub(crate) fn run(args: ServerArgs) -> CliResult {
             let Some(data_dir) = args.data_dir else { return Err(Failure::usage("--data-dir DIR is missing")) };
             let mut config = Config::new(data_dir);
             config.listen = args.listen;
+            config.storage = args.storage;
+            config.metadata = args.metadata;
             config.max_size = args.max_size;
             config.allow_anonymous = args.allow_anonymous;
             config.tokens = args.tokens;

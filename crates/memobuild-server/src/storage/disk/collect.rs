@@ -2,8 +2,8 @@
 
 use std::{fs, io::ErrorKind, sync::PoisonError};
 
-use super::{Inner, Result, index::Used, spare};
-use crate::storage::{GcReport, StorageError};
+use super::{Inner, Result, spare};
+use crate::storage::{GcReport, StorageError, rows::Used};
 
 /// Rows removed at a time: requests that name blobs wait so long.
 const AT_ONCE: usize = 64;

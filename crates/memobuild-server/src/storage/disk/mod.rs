@@ -27,10 +27,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use index::{Index, Table, Used};
+use index::Index;
 use space::Space;
 
-use super::{BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
+use super::{
+    BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+    rows::{Table, Used, record_size},
+};
 use crate::{BlobId, RecordKey};
 
 const FORMAT: &str = "memobuild-server 1\n";
@@ -128,7 +131,7 @@ impl Inner {
 
     /// Puts a row into the index, with room for it.
     fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<RecordPut> {
-        let room = self.reserve(index::record_size(record))?;
+        let room = self.reserve(record_size(record))?;
         let put = self.index().insert(table, key, record, now())?;
         if put == RecordPut::Stored {
             room.keep();
