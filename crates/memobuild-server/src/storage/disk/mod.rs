@@ -11,6 +11,7 @@
 //! A file is synced before it gets its final name, and the directory before the client is told; so what has a name is
 //! whole. The row of a blob comes after its file: one that was killed in between is put in at the next start.
 
+mod at_once;
 mod blob;
 mod collect;
 mod index;
@@ -28,7 +29,7 @@ use std::{
 use index::{Index, Table, Used};
 use space::Space;
 
-use super::{BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
+use super::{AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
 use crate::{BlobId, RecordKey};
 
 const FORMAT: &str = "memobuild-server 1\n";
@@ -88,13 +89,17 @@ impl Inner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn used(&self) -> MutexGuard<'_, HashMap<Used, i64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, id: BlobId) -> PathBuf {
         blob::path(&self.dir, id)
     }
 
     fn touch(&self, used: impl IntoIterator<Item = Used>) -> Result<()> {
         let now = now();
-        let mut map = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.used();
         map.extend(used.into_iter().map(|u| (u, now)));
         if map.len() < MOST_UNWRITTEN {
             return Ok(());
@@ -104,7 +109,7 @@ impl Inner {
     }
 
     fn write_uses(&self) -> Result<()> {
-        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used = std::mem::take(&mut *self.used());
         if used.is_empty() { Ok(()) } else { self.index().touch(&used) }
     }
 
@@ -146,6 +151,10 @@ impl Storage for DiskStorage {
         }
         self.inner.touch([Used::Blob(id)])?;
         Ok(Some(BlobReader { size, content: Box::new(file) }))
+    }
+
+    fn blob_at_once(&self, id: BlobId, most: u64) -> AtOnce {
+        self.inner.at_once(id, most)
     }
 
     fn blob_create(&self, id: BlobId) -> Result<Box<dyn BlobWriter>> {
