@@ -10,6 +10,7 @@ mod error;
 
 use std::{io::Read, time::Duration};
 
+use axum::body::Bytes;
 pub use checked::CheckedWriter;
 pub use disk::DiskStorage;
 pub use error::StorageError;
@@ -87,7 +88,7 @@ pub enum AtOnce {
     /// How long it is, in bytes.
     Size(u64),
     /// All of it.
-    Whole(Vec<u8>),
+    Whole(Bytes),
 }
 
 /// A blob being received. Dropped without [`BlobWriter::commit`] it leaves nothing behind.

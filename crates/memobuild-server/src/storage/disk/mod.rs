@@ -15,6 +15,7 @@ mod at_once;
 mod blob;
 mod collect;
 mod index;
+mod recent;
 mod space;
 
 use std::{
@@ -27,6 +28,7 @@ use std::{
 };
 
 use index::{Index, Table, Used};
+use recent::Recent;
 use space::Space;
 
 use super::{AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
@@ -48,6 +50,7 @@ struct Inner {
     space: Space,
     /// Last uses, in seconds since 1970, that the index does not have yet: a GET must not wait for a write.
     used: Mutex<HashMap<Used, i64>>,
+    recent: Recent,
     /// Read: a file gets its name and its row. Write: a row and its file go. So no row is left without its file.
     naming: RwLock<()>,
     /// Held while the directory is in use.
@@ -74,6 +77,7 @@ impl DiskStorage {
             index: Mutex::new(index),
             space,
             used: Mutex::default(),
+            recent: Recent::default(),
             naming: RwLock::default(),
             _lock: lock,
         };
