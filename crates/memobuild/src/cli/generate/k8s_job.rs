@@ -22,14 +22,18 @@ pub(super) fn document(wanted: &Wanted<'_>, source: &Source<'_>, with_server: bo
 
 /// What must be there, as comments.
 fn head(wanted: &Wanted<'_>, with_server: bool) -> String {
-    let mut out = String::from("# Builds with memobuild: `memobuild generate-k8s` wrote this. To run it again:\n");
-    out.push_str("#   kubectl replace --force -f FILE\n");
     let namespace = wanted.namespace.map(|n| format!(" --namespace {n}")).unwrap_or_default();
+    let mut out = format!(
+        "# Builds with memobuild: `memobuild generate-k8s` wrote this. To run it again:\n\
+         #   kubectl delete job {}{namespace}\n\
+         #   kubectl apply -f FILE\n",
+        wanted.name
+    );
     if wanted.cache == Cache::Server && !with_server {
         let _ = write!(
             out,
             "# The Secret of the cache, with a token of scope write (`memobuild server token add`):\n\
-             #   kubectl create secret generic {}{namespace} --from-literal=url=URL --from-file=token\n",
+             #   kubectl create secret generic {}{namespace} --from-literal=url=URL --from-literal=token=TOKEN\n",
             wanted.cache_secret
         );
     }
@@ -49,7 +53,8 @@ fn pod(wanted: &Wanted<'_>, source: &Source<'_>) -> String {
     let _ = write!(out, "containers:\n  - name: build\n    image: {}\n    command: [memobuild]\n", string(wanted.image));
     out.push_str("    args:\n");
     for word in arguments(wanted, source) {
-        let _ = writeln!(out, "      - {}", string(&word));
+        // Kubernetes puts variables in for `$(NAME)`.
+        let _ = writeln!(out, "      - {}", string(&word.replace("$(", "$$(")));
     }
     out.push_str(&indent(&environment(wanted), 4));
     out.push_str(&indent(&resources(wanted), 4));

@@ -5,7 +5,8 @@
 /// YAML takes for a double-quoted scalar (section 7.3.1). The text has no control characters.
 pub(super) fn string(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    let first = text.strip_prefix("--").unwrap_or(text);
+    let starts = first.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     // Words that some reader takes for a truth value or for nothing (YAML 1.1 has many).
     let word = matches!(
         text.to_ascii_lowercase().as_str(),
@@ -43,10 +44,10 @@ mod tests {
 
     #[test]
     fn what_could_be_taken_for_something_else_is_quoted() {
-        for plain in ["app", "ghcr.io/a/b", "/var/x", "a-b_c"] {
+        for plain in ["app", "ghcr.io/a/b", "/var/x", "a-b_c", "--push"] {
             assert_eq!(string(plain), plain);
         }
-        for quoted in ["yes", "No", "1.5", "-x", "a: b", "a #b", "{x}", "a\"b", "", "*x", "0x1", "registry:5000/a", "~"] {
+        for quoted in ["yes", "No", "1.5", "-x", "---", "a: b", "a #b", "{x}", "a\"b", "", "*x", "0x1", "registry:5000/a", "~"] {
             assert!(string(quoted).starts_with('"'), "{quoted}");
         }
         assert_eq!(string("a\"b\\"), r#""a\"b\\""#);
