@@ -1,5 +1,5 @@
 """Helper of scripts/tests/generated: `kubernetes FILE...` checks manifests, `same` compares them with those that are kept in
-deploy/, `run` runs the commands of CI files."""
+deploy/, `pods` runs Jobs' containers, `run` the commands of CI files."""
 import argparse, base64, json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
@@ -33,6 +33,49 @@ def same(memobuild, directory):
         if kept != [d for d in made if d["kind"] != "Secret"]:
             fail(f"deploy/kubernetes/{name} is not what generate-k8s writes")
         print(f"ok -- {name} is what generate-k8s writes")
+
+
+def pods(args):
+    """Runs the container of each Job in a bundle that is confined as its security contexts and Kubernetes' defaults say,
+    and looks at the mode in which memobuild runs a step there."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "crates/memobuild-sandbox/tests/container"))
+    import bundle
+    expected = {"userns": "exact", "user": "exact", "root": "chroot"}
+    rootfs = Path(args.bundle) / "rootfs"
+    for run_as, mode in expected.items():
+        text = subprocess.check_output([args.memobuild, "generate-k8s", "--image", "x", "--git", "https://x", "--run-as",
+                                        run_as], text=True)
+        pod = yaml.safe_load(text)["spec"]["template"]["spec"]
+        container, own_ids = pod["containers"][0], pod.get("hostUsers") is False
+        env = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+        security = {**pod["securityContext"], **container["securityContext"]}
+        config = bundle.config(["memobuild", "build", "--progress", "plain", "/context"])
+        process, linux = config["process"], config["linux"]
+        user = security["runAsUser"]
+        process["user"] = {"uid": user, "gid": security["runAsGroup"]}
+        process["env"] = ["PATH=/bin"] + [f"{name}={value}" for name, value in env.items()]
+        process["noNewPrivileges"] = security.get("allowPrivilegeEscalation") is False
+        if user != 0 or security.get("capabilities", {}).get("drop") == ["ALL"]:
+            process["capabilities"] = {kind: [] for kind in process["capabilities"]}
+        if security["seccompProfile"]["type"] == "Unconfined":
+            del linux["seccomp"]
+        if security.get("procMount") == "Unmasked":
+            del linux["maskedPaths"], linux["readonlyPaths"]
+        if own_ids:
+            linux["namespaces"].append({"type": "user"})
+            for ids in ["uidMappings", "gidMappings"]:
+                linux[ids] = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+        for mount in container["volumeMounts"]:
+            config["mounts"].append({"destination": mount["mountPath"], "type": "tmpfs", "source": "tmpfs",
+                                     "options": ["mode=1777"]})
+        (Path(args.bundle) / "config.json").write_text(json.dumps(config))
+        owner = "200000:200000" if own_ids else "0:0"
+        subprocess.run(["chown", "-R", owner, str(rootfs)], check=True)
+        done = subprocess.run([args.runtime, "run", f"memobuild-pod-{os.getpid()}"], cwd=args.bundle, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0 or f"sandbox: {mode}:" not in done.stdout:
+            fail(f"--run-as {run_as}: expected a build in mode {mode}:\n{done.stdout}")
+        print(f"ok -- a pod with --run-as {run_as}: mode {mode}")
 
 
 def references(file, documents):
@@ -274,6 +317,9 @@ def main():
     kept = commands.add_parser("same")
     kept.add_argument("memobuild")
     kept.add_argument("directory")
+    pod = commands.add_parser("pods")
+    for name in ["--memobuild", "--bundle", "--runtime"]:
+        pod.add_argument(name, required=True)
     run = commands.add_parser("run")
     for name in ["--memobuild", "--base", "--work"]:
         run.add_argument(name, required=True)
@@ -282,6 +328,8 @@ def main():
         return kubernetes(args.files)
     if args.command == "same":
         return same(args.memobuild, args.directory)
+    if args.command == "pods":
+        return pods(args)
     run = Run(args)
     try:
         run.start()

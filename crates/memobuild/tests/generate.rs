@@ -105,6 +105,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         (&["generate-k8s", "--image", "x", "--git", "a", "--cache", "registry"], "needs --tag"),
         (&["generate-ci", "--tag", "a\nb"], "without line breaks"),
         (&["generate-ci", "--sha256", "ab", "--binary", "x"], "64 lower-case"),
+        (&["generate-ci", "--branch", "a\"b"], "without quotes"),
         (&["generate-ci", "jenkins"], "possible values"),
     ] {
         let out = place.memobuild(args);

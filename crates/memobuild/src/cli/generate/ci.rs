@@ -15,8 +15,8 @@ use crate::cli::CliResult;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CiArgs {
     /// Whose CI it is for
-    #[arg(value_enum, default_value = "github")]
-    platform_of: Platform,
+    #[arg(value_enum, value_name = "CI", default_value = "github")]
+    service: Service,
 
     /// Directory that is built, seen from the repository's root
     #[arg(long, value_name = "DIR", default_value = ".", value_parser = line)]
@@ -30,7 +30,7 @@ pub(crate) struct CiArgs {
     tag: Option<String>,
 
     /// Branch whose pushes are published
-    #[arg(long, value_name = "BRANCH", default_value = "main", value_parser = line)]
+    #[arg(long, value_name = "BRANCH", default_value = "main", value_parser = branch)]
     branch: String,
 
     /// Where jobs share what they have built
@@ -62,11 +62,19 @@ Examples:
     memobuild generate-ci gitlab --output -";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Platform {
+enum Service {
     /// GitHub Actions
     Github,
     /// GitLab CI/CD
     Gitlab,
+}
+
+/// Without what ends a string in the platforms' expressions.
+fn branch(text: &str) -> Result<String, String> {
+    match text.contains(['"', '\'', '\\']) {
+        true => Err("expected the name of a branch, without quotes".into()),
+        false => line(text),
+    }
 }
 
 /// What a file is made from.
@@ -132,9 +140,9 @@ pub(crate) fn run(args: &CiArgs) -> CliResult {
         runner: args.runner.as_deref(),
         install: &args.install,
     };
-    let (document, otherwise) = match args.platform_of {
-        Platform::Github => (github::document(&job), ".github/workflows/image.yml"),
-        Platform::Gitlab => (gitlab::document(&job), ".gitlab-ci.yml"),
+    let (document, otherwise) = match args.service {
+        Service::Github => (github::document(&job), ".github/workflows/image.yml"),
+        Service::Gitlab => (gitlab::document(&job), ".gitlab-ci.yml"),
     };
     write(&output(args.output.as_ref(), otherwise), &document, args.common.force, false)?;
     Ok(ExitCode::SUCCESS)

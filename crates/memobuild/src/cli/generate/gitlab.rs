@@ -86,7 +86,7 @@ fn one(job: &Job<'_>, publish: bool) -> String {
         // One that is stopped halfway leaves the registry without what was promised.
         out.push_str("  interruptible: false\n  resource_group: image\n");
     }
-    let _ = writeln!(out, "  rules:\n    - if: {}", serde_json::Value::from(rule));
+    let _ = writeln!(out, "  rules:\n    - if: '{rule}'");
     let mut commands = match job.tag {
         Some(tag) => format!("image={}\n", super::shell(tag)),
         None => "image=$CI_REGISTRY_IMAGE\n".to_owned(),

@@ -96,13 +96,15 @@ pub(crate) struct K8sArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  Build a repository, push the image, and use a server whose address is in the Secret memobuild-cache:
-    memobuild generate-k8s --image registry.example/memobuild --git https://git.example/app.git#main \\
-      --tag registry.example/app:1 --registry-secret registry --output job.yml
-  The server too, with a token of its own:
+  Build a repository, push the image, and use the server that the Secret memobuild-cache names:
+    memobuild generate-k8s --image registry.example/memobuild \\
+      --git https://git.example/app.git#main --tag registry.example/app:1 \\
+      --registry-secret registry --output job.yml
+  The server, with a token of its own:
     memobuild generate-k8s --image registry.example/memobuild --server --output server.yml
   What is on a volume, in a cluster that grants nothing:
-    memobuild generate-k8s --image registry.example/memobuild --pvc sources:app --run-as root | kubectl create -f -";
+    memobuild generate-k8s --image registry.example/memobuild --pvc sources:app \\
+      --run-as root | kubectl create -f -";
 
 /// `--run-as`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
