@@ -15,10 +15,30 @@ fn workflows_for_github() {
     insta::assert_snapshot!(
         "github_all",
         place.stdout(&[
-            "generate-ci", "github", "--output", "-", "--cache", "server", "--tag", "registry.example:5000/team/app",
-            "--branch", "release", "--context", "the app", "--file", "docker/Dockerfile", "--platform",
-            "linux/amd64,linux/arm64", "--build-arg", "MESSAGE=it's $(me)", "--runner", "self-hosted", "--binary", BINARY,
-            "--sha256", &"ab".repeat(32),
+            "generate-ci",
+            "github",
+            "--output",
+            "-",
+            "--cache",
+            "server",
+            "--tag",
+            "registry.example:5000/team/app",
+            "--branch",
+            "release",
+            "--context",
+            "the app",
+            "--file",
+            "docker/Dockerfile",
+            "--platform",
+            "linux/amd64,linux/arm64",
+            "--build-arg",
+            "MESSAGE=it's $(me)",
+            "--runner",
+            "self-hosted",
+            "--binary",
+            BINARY,
+            "--sha256",
+            &"ab".repeat(32),
         ])
     );
 }
@@ -30,8 +50,20 @@ fn pipelines_for_gitlab() {
     insta::assert_snapshot!(
         "gitlab_all",
         place.stdout(&[
-            "generate-ci", "gitlab", "--output", "-", "--cache", "server", "--tag", "team/app", "--target", "release",
-            "--cargo-git", "https://git.example/memobuild", "--rev", "v1",
+            "generate-ci",
+            "gitlab",
+            "--output",
+            "-",
+            "--cache",
+            "server",
+            "--tag",
+            "team/app",
+            "--target",
+            "release",
+            "--cargo-git",
+            "https://git.example/memobuild",
+            "--rev",
+            "v1",
         ])
     );
 }
@@ -46,23 +78,49 @@ fn jobs_for_kubernetes() {
     };
     insta::assert_snapshot!(
         "k8s_job",
-        job(&["--git", "https://git.example/app.git#main", "--tag", "registry.example/app:1", "--registry-secret", "registry"])
+        job(&[
+            "--git",
+            "https://git.example/app.git#main",
+            "--tag",
+            "registry.example/app:1",
+            "--registry-secret",
+            "registry"
+        ])
     );
     insta::assert_snapshot!(
         "k8s_job_on_a_volume",
         job(&[
-            "--pvc", "sources:app/web", "--run-as", "user", "--cache", "registry", "--tag", "registry.example:5000/app:1",
-            "--namespace", "builds", "--name", "web", "--fuse", "example.com/fuse", "--memory", "8Gi", "--build-arg",
+            "--pvc",
+            "sources:app/web",
+            "--run-as",
+            "user",
+            "--cache",
+            "registry",
+            "--tag",
+            "registry.example:5000/app:1",
+            "--namespace",
+            "builds",
+            "--name",
+            "web",
+            "--fuse",
+            "example.com/fuse",
+            "--memory",
+            "8Gi",
+            "--build-arg",
             "A=$(HOME) \"x\"",
         ])
     );
-    insta::assert_snapshot!("k8s_job_as_root", job(&["--git", "https://git.example/app.git", "--run-as", "root", "--cache", "none"]));
+    insta::assert_snapshot!(
+        "k8s_job_as_root",
+        job(&["--git", "https://git.example/app.git", "--run-as", "root", "--cache", "none"])
+    );
 }
 
 #[test]
 fn a_server_for_kubernetes_gets_a_token_of_its_own() {
     let place = Place::new();
-    let made = || place.stdout(&["generate-k8s", "--image", "registry.example/memobuild:1", "--server", "--volume", "1Ti"]);
+    let made =
+        || place.stdout(&["generate-k8s", "--image", "registry.example/memobuild:1", "--server", "--volume", "1Ti"]);
     let token = |document: &str| {
         let line = document.lines().find_map(|line| line.strip_prefix("  token: ")).unwrap();
         line.to_owned()

@@ -98,9 +98,8 @@ async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
 
 async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
     // Packing takes its time, and parts and conditions are rare.
-    let plain = !accepts_zstd(&headers)
-        && !headers.contains_key(header::IF_NONE_MATCH)
-        && !headers.contains_key(header::RANGE);
+    let plain =
+        !accepts_zstd(&headers) && !headers.contains_key(header::IF_NONE_MATCH) && !headers.contains_key(header::RANGE);
     let response = match if plain { app.storage.blob_at_once(id, AT_ONCE) } else { AtOnce::Unknown } {
         AtOnce::Whole(bytes) => Some(whole(&app, id, bytes)),
         AtOnce::Absent => None,

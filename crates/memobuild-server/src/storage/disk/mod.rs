@@ -31,7 +31,9 @@ use index::{Index, Table, Used};
 use recent::Recent;
 use space::Space;
 
-use super::{AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
+use super::{
+    AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+};
 use crate::{BlobId, RecordKey};
 
 const FORMAT: &str = "memobuild-server 1\n";

@@ -80,7 +80,9 @@ fn one(job: &Job<'_>, publish: bool) -> String {
     if job.tag.is_none() && (publish || job.cache == Cache::Registry) {
         let _ = writeln!(out, "      packages: {}", if publish { "write" } else { "read" });
     }
-    out.push_str("    steps:\n      - uses: actions/checkout@v4\n        with:\n          persist-credentials: false\n");
+    out.push_str(
+        "    steps:\n      - uses: actions/checkout@v4\n        with:\n          persist-credentials: false\n",
+    );
 
     let mut install = "bin=\"$RUNNER_TEMP/memobuild/bin\"\n".to_owned();
     install.push_str(&job.install.commands());
@@ -113,11 +115,8 @@ fn login(job: &Job<'_>, publish: bool) -> String {
         commands.push_str("if [ -z \"$REGISTRY_PASSWORD\" ]; then exit 0; fi\n");
     }
     commands.push_str(&job.login(&super::shell(host), "\"$REGISTRY_USER\"", "\"$REGISTRY_PASSWORD\""));
-    let env = [
-        ("DOCKER_CONFIG", "${{ runner.temp }}/docker"),
-        ("REGISTRY_USER", user),
-        ("REGISTRY_PASSWORD", password),
-    ];
+    let env =
+        [("DOCKER_CONFIG", "${{ runner.temp }}/docker"), ("REGISTRY_USER", user), ("REGISTRY_PASSWORD", password)];
     step("Log in to the registry", &env, &commands)
 }
 

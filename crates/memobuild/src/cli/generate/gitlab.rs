@@ -96,9 +96,9 @@ fn one(job: &Job<'_>, publish: bool) -> String {
     }
     if job.cache == Cache::Server {
         let token = if publish { "MEMOBUILD_WRITE_TOKEN" } else { "MEMOBUILD_READ_TOKEN" };
-        let _ = write!(
+        let _ = writeln!(
             commands,
-            "if [ -n \"${{{token}:-}}\" ]; then export MEMOBUILD_TOKEN=\"${token}\"; else unset MEMOBUILD_REMOTE_URL; fi\n"
+            "if [ -n \"${{{token}:-}}\" ]; then export MEMOBUILD_TOKEN=\"${token}\"; else unset MEMOBUILD_REMOTE_URL; fi"
         );
     }
     commands.push_str(&job.build(publish, "$CI_COMMIT_SHA"));

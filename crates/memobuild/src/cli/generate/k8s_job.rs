@@ -50,7 +50,8 @@ fn head(wanted: &Wanted<'_>, with_server: bool) -> String {
 fn pod(wanted: &Wanted<'_>, source: &Source<'_>) -> String {
     let mut out = String::from("restartPolicy: Never\nautomountServiceAccountToken: false\n");
     out.push_str(pod_security(wanted.run_as));
-    let _ = write!(out, "containers:\n  - name: build\n    image: {}\n    command: [memobuild]\n", string(wanted.image));
+    let _ =
+        write!(out, "containers:\n  - name: build\n    image: {}\n    command: [memobuild]\n", string(wanted.image));
     out.push_str("    args:\n");
     for word in arguments(wanted, source) {
         // Kubernetes puts variables in for `$(NAME)`.

@@ -12,11 +12,7 @@ pub(super) fn string(text: &str) -> String {
         text.to_ascii_lowercase().as_str(),
         "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "nan" | "inf"
     );
-    if starts && !word && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
-    }
+    if starts && !word && text.chars().all(plain) { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 /// A list of strings in one line.
@@ -47,7 +43,9 @@ mod tests {
         for plain in ["app", "ghcr.io/a/b", "/var/x", "a-b_c", "--push"] {
             assert_eq!(string(plain), plain);
         }
-        for quoted in ["yes", "No", "1.5", "-x", "---", "a: b", "a #b", "{x}", "a\"b", "", "*x", "0x1", "registry:5000/a", "~"] {
+        for quoted in
+            ["yes", "No", "1.5", "-x", "---", "a: b", "a #b", "{x}", "a\"b", "", "*x", "0x1", "registry:5000/a", "~"]
+        {
             assert!(string(quoted).starts_with('"'), "{quoted}");
         }
         assert_eq!(string("a\"b\\"), r#""a\"b\\""#);
