@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Mutex, PoisonError,
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,15 +29,41 @@ pub(crate) struct Metrics {
     pub(crate) gc_freed_bytes: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) handshake_failures: AtomicU64,
-    requests: Mutex<BTreeMap<(String, &'static str, u16), u64>>,
-    durations: Mutex<BTreeMap<String, Durations>>,
+    /// Written when a route is first asked for, read from then on: no request waits for another to be counted.
+    routes: RwLock<BTreeMap<String, Route>>,
 }
 
+/// What is counted of a route.
 #[derive(Default)]
-struct Durations {
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    sum: f64,
+struct Route {
+    answers: RwLock<BTreeMap<(&'static str, u16), AtomicU64>>,
+    /// Answers by the first bound that they took no longer than; the last is of those that took longer than any.
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl Route {
+    fn answered(&self, method: &'static str, status: u16, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let place = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
+        if let Some(bucket) = self.buckets.get(place) {
+            add(bucket, 1);
+        }
+        add(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        let key = (method, status);
+        if let Some(n) = read(&self.answers).get(&key) {
+            return add(n, 1);
+        }
+        add(write(&self.answers).entry(key).or_default(), 1);
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds to a counter.
@@ -61,16 +87,10 @@ impl Metrics {
 
     /// Counts an answer, and the time until its body began. Routes and methods are few: never what a client made up.
     pub(crate) fn answered(&self, route: &str, method: &'static str, status: u16, took: Duration) {
-        let key = (route.to_owned(), method, status);
-        *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
-        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        let durations = durations.entry(route.to_owned()).or_default();
-        let seconds = took.as_secs_f64();
-        for (bucket, bound) in durations.buckets.iter_mut().zip(BOUNDS) {
-            *bucket += u64::from(seconds <= bound);
+        if let Some(route) = read(&self.routes).get(route) {
+            return route.answered(method, status, took);
         }
-        durations.count += 1;
-        durations.sum += seconds;
+        write(&self.routes).entry(route.to_owned()).or_default().answered(method, status, took);
     }
 
     /// The text for Prometheus.
@@ -78,20 +98,28 @@ impl Metrics {
         let mut out = String::new();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         head(&mut out, "memobuild_http_requests_total", "counter", "Requests answered.");
-        for ((route, method, status), n) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
-            let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
-            let _ = writeln!(out, "memobuild_http_requests_total{{{labels}}} {n}");
+        let routes = read(&self.routes);
+        for (route, counts) in &*routes {
+            for ((method, status), n) in &*read(&counts.answers) {
+                let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
+                let _ = writeln!(out, "memobuild_http_requests_total{{{labels}}} {}", of(n));
+            }
         }
         let name = "memobuild_http_request_duration_seconds";
         head(&mut out, name, "histogram", "Time from a request's head to its answer's.");
-        for (route, durations) in &*self.durations.lock().unwrap_or_else(PoisonError::into_inner) {
-            for (bound, n) in BOUNDS.iter().zip(durations.buckets) {
-                let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {n}");
+        for (route, counts) in &*routes {
+            // Buckets are cumulative, and the last is the count.
+            let mut sum = 0;
+            let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+            for (bucket, bound) in counts.buckets.iter().zip(bounds) {
+                sum += of(bucket);
+                let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {sum}");
             }
-            let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {}", durations.count);
-            let _ = writeln!(out, "{name}_sum{{route=\"{route}\"}} {}", durations.sum);
-            let _ = writeln!(out, "{name}_count{{route=\"{route}\"}} {}", durations.count);
+            let seconds = Duration::from_micros(of(&counts.micros)).as_secs_f64();
+            let _ = writeln!(out, "{name}_sum{{route=\"{route}\"}} {seconds}");
+            let _ = writeln!(out, "{name}_count{{route=\"{route}\"}} {sum}");
         }
+        drop(routes);
         let name = "memobuild_lookups_total";
         head(&mut out, name, "counter", "Look-ups of blobs and records by GET and HEAD.");
         for (kind, result, counter) in [

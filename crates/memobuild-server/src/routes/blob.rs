@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
@@ -21,11 +21,14 @@ use crate::{
     metrics::add,
     receive::Sink,
     reply::{self, ApiError, blocking},
-    storage::{CheckedWriter, Committed, StorageError},
+    storage::{AtOnce, CheckedWriter, Committed, StorageError},
 };
 
 /// A path's last part, or why it is none.
 type Name = Result<Path<String>, PathRejection>;
+
+/// The longest blob that is answered on the thread that has the connection, in bytes, where the storage has it at hand.
+const AT_ONCE: u64 = 64 << 10;
 
 /// The level at which answers are packed: they are made while the client waits.
 const ZSTD_LEVEL: i32 = 1;
@@ -127,14 +130,21 @@ pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: 
 }
 
 async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
-    let storage = app.storage.clone();
-    let size = blocking(move || storage.blob_size(id)).await?;
+    let size = match app.storage.blob_at_once(id, 0) {
+        AtOnce::Size(size) => Some(size),
+        AtOnce::Absent => None,
+        AtOnce::Whole(bytes) => Some(bytes.len() as u64),
+        AtOnce::Unknown => {
+            let storage = app.storage.clone();
+            blocking(move || storage.blob_size(id)).await?
+        }
+    };
     app.metrics.looked_up(false, size.is_some());
     let size = size.ok_or_else(|| ApiError::not_found("blob"))?;
     let tags = Tags::new(id);
     let mut response = Response::new(Body::empty());
-    tags.describe(&mut response, &tags.plain);
-    if has_it(headers, &[&tags.plain, &tags.zstd]) {
+    Tags::describe(&mut response, &tags.plain);
+    if tags.known_to(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
@@ -143,20 +153,37 @@ async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
 }
 
 async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
-    let shared = app.clone();
-    let response = blocking(move || read(&shared, id, &headers)).await?;
+    // Packing takes its time, and parts and conditions are rare.
+    let plain =
+        !accepts_zstd(&headers) && !headers.contains_key(header::IF_NONE_MATCH) && !headers.contains_key(header::RANGE);
+    let response = match if plain { app.storage.blob_at_once(id, AT_ONCE) } else { AtOnce::Unknown } {
+        AtOnce::Whole(bytes) => Some(whole(&app, id, bytes)),
+        AtOnce::Absent => None,
+        AtOnce::Size(_) | AtOnce::Unknown => {
+            let shared = app.clone();
+            blocking(move || read(&shared, id, &headers)).await?
+        }
+    };
     app.metrics.looked_up(false, response.is_some());
     response.ok_or_else(|| ApiError::not_found("blob"))
+}
+
+fn whole(app: &App, id: BlobId, bytes: Bytes) -> Response<Body> {
+    let tags = Tags::new(id);
+    add(&app.metrics.sent_bytes, bytes.len() as u64);
+    let mut response = Response::new(Body::from(bytes));
+    Tags::describe(&mut response, &tags.plain);
+    response
 }
 
 /// The answer to a GET, with the first piece of its body; `None` if there is no such blob.
 fn read(app: &App, id: BlobId, headers: &HeaderMap) -> Result<Option<Response<Body>>, ApiError> {
     let tags = Tags::new(id);
     let mut response = Response::new(Body::empty());
-    tags.describe(&mut response, &tags.plain);
+    Tags::describe(&mut response, &tags.plain);
     if headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::RANGE) {
         let Some(size) = app.storage.blob_size(id)? else { return Ok(None) };
-        if has_it(headers, &[&tags.plain, &tags.zstd]) {
+        if tags.known_to(headers) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(Some(response));
         }
@@ -180,7 +207,7 @@ fn read(app: &App, id: BlobId, headers: &HeaderMap) -> Result<Option<Response<Bo
     if accepts_zstd(headers) {
         let failed = |source| StorageError::Io { what: "pack a blob".into(), source };
         let packed = zstd::stream::read::Encoder::new(blob.content, ZSTD_LEVEL).map_err(failed)?;
-        tags.describe(&mut response, &tags.zstd);
+        Tags::describe(&mut response, &tags.zstd());
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         *response.body_mut() = body(app, Box::new(packed), None)?;
     } else {
@@ -245,17 +272,30 @@ fn stored(id: BlobId, committed: Committed) -> Response<Body> {
 /// The entity tags of a blob: its digest names its bytes, and an encoding makes other bytes of them.
 struct Tags {
     plain: String,
-    zstd: String,
 }
 
 impl Tags {
     fn new(id: BlobId) -> Self {
-        let hex = id.hex();
-        Self { plain: format!("\"{hex}\""), zstd: format!("\"{hex}-zstd\"") }
+        let mut plain = id.hex();
+        plain.reserve_exact(2);
+        plain.insert(0, '"');
+        plain.push('"');
+        Self { plain }
     }
 
-    fn describe(&self, response: &mut Response<Body>, tag: &str) {
+    fn zstd(&self) -> String {
+        format!("{}-zstd\"", self.plain.trim_end_matches('"'))
+    }
+
+    /// Whether the client has it, in either form.
+    fn known_to(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(header::IF_NONE_MATCH) && has_it(headers, &[&self.plain, &self.zstd()])
+    }
+
+    fn describe(response: &mut Response<Body>, tag: &str) {
         let headers = response.headers_mut();
+        // For these, and those that all answers have.
+        headers.reserve(12);
         headers.insert(header::ETAG, header_value(tag));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -16,6 +16,7 @@ mod waiting;
 
 use std::{io::Read, sync::Arc, time::Duration};
 
+use axum::body::Bytes;
 pub use checked::CheckedWriter;
 pub use disk::DiskStorage;
 pub use error::StorageError;
@@ -50,6 +51,13 @@ pub trait Storage: Send + Sync + 'static {
 
     /// A blob's bytes from this offset on; `None` if it is not there. Counts as a use.
     fn blob_read(&self, id: BlobId, from: u64) -> Result<Option<BlobReader>>;
+
+    /// What is known of a blob without waiting: called on threads that serve other clients meanwhile, so that short answers
+    /// need no other thread. Blobs of at most `most` bytes are given whole, of others the length; with 0 of all of them.
+    /// Counts as a use, unless it is [`AtOnce::Unknown`].
+    fn blob_at_once(&self, _id: BlobId, _most: u64) -> AtOnce {
+        AtOnce::Unknown
+    }
 
     /// Takes a blob's bytes. The writer does not compare digests: wrap it in a [`CheckedWriter`].
     fn blob_create(&self, id: BlobId) -> Result<Box<dyn BlobWriter>>;
@@ -106,6 +114,19 @@ pub struct BlobReader {
     pub size: u64,
     /// Its bytes, from the offset asked for.
     pub content: Box<dyn Read + Send>,
+}
+
+/// What [`Storage::blob_at_once`] knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AtOnce {
+    /// Nothing: the functions that block must be asked.
+    Unknown,
+    /// There is no such blob.
+    Absent,
+    /// How long it is, in bytes.
+    Size(u64),
+    /// All of it.
+    Whole(Bytes),
 }
 
 /// A blob being received. Dropped without [`BlobWriter::commit`] it leaves nothing behind.

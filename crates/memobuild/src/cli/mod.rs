@@ -15,6 +15,7 @@ mod env;
 mod explain;
 mod export;
 mod failure;
+mod generate;
 mod graph;
 mod image;
 mod images;
@@ -81,6 +82,9 @@ enum Command {
     Sign(sign::SignArgs),
     Load(load::LoadArgs),
     Server(server::ServerArgs),
+    GenerateCi(generate::CiArgs),
+    #[command(name = "generate-k8s")]
+    GenerateK8s(Box<generate::K8sArgs>),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
@@ -120,6 +124,8 @@ fn run(command: Command) -> CliResult {
         Command::Sign(args) => sign::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Server(args) => server::run(args),
+        Command::GenerateCi(args) => generate::run_ci(&args),
+        Command::GenerateK8s(args) => generate::run_k8s(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -51,6 +51,7 @@ impl Inner {
         if matches!(self.index().has_blob(id), Ok(false)) {
             // What can't be removed gets its row at the next start.
             let _ = fs::remove_file(self.path(id));
+            self.recent.forget(id);
         }
     }
 }

@@ -49,7 +49,9 @@ impl Inner {
             for oldest in &going {
                 let Used::Blob(id) = oldest.what else { continue };
                 let path = self.path(id);
-                if let Err(error) = fs::remove_file(&path)
+                let removed = fs::remove_file(&path);
+                self.recent.forget(id);
+                if let Err(error) = removed
                     && error.kind() != ErrorKind::NotFound
                 {
                     return Err(StorageError::io("remove", &path)(error));

@@ -12,9 +12,11 @@
 //! A file is synced before it gets its final name, and the directory before the client is told; so what has a name is
 //! whole. The row of a blob comes after its file: one that was killed in between is put in at the next start.
 
+mod at_once;
 mod blob;
 mod collect;
 mod index;
+mod recent;
 mod space;
 mod spare;
 
@@ -28,10 +30,11 @@ use std::{
 };
 
 use index::Index;
+use recent::Recent;
 use space::Space;
 
 use super::{
-    BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+    AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
     rows::{Table, Used, record_size},
 };
 use crate::{BlobId, RecordKey};
@@ -52,6 +55,7 @@ struct Inner {
     space: Space,
     /// Last uses, in seconds since 1970, that the index does not have yet: a GET must not wait for a write.
     used: Mutex<HashMap<Used, i64>>,
+    recent: Recent,
     /// Read: a file gets its name and its row. Write: a row and its file go. So no row is left without its file.
     naming: RwLock<()>,
     /// Held while the directory is in use.
@@ -78,6 +82,7 @@ impl DiskStorage {
             index: Mutex::new(index),
             space,
             used: Mutex::default(),
+            recent: Recent::default(),
             naming: RwLock::default(),
             _lock: lock,
         };
@@ -94,13 +99,17 @@ impl Inner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn used(&self) -> MutexGuard<'_, HashMap<Used, i64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, id: BlobId) -> PathBuf {
         blob::path(&self.dir, id)
     }
 
     fn touch(&self, used: impl IntoIterator<Item = Used>) -> Result<()> {
         let now = now();
-        let mut map = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.used();
         map.extend(used.into_iter().map(|u| (u, now)));
         if map.len() < MOST_UNWRITTEN {
             return Ok(());
@@ -114,14 +123,14 @@ impl Inner {
     }
 
     fn write_uses(&self) -> Result<()> {
-        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used = std::mem::take(&mut *self.used());
         if used.is_empty() {
             return Ok(());
         }
         let written = self.index().touch(&used);
         // They are tried again, unless they grow to too many.
         if written.is_err() && used.len() < MOST_UNWRITTEN {
-            let mut map = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut map = self.used();
             for (what, at) in used {
                 map.entry(what).or_insert(at);
             }
@@ -167,6 +176,10 @@ impl Storage for DiskStorage {
         }
         self.inner.touch([Used::Blob(id)])?;
         Ok(Some(BlobReader { size, content: Box::new(file) }))
+    }
+
+    fn blob_at_once(&self, id: BlobId, most: u64) -> AtOnce {
+        self.inner.at_once(id, most)
     }
 
     fn blob_create(&self, id: BlobId) -> Result<Box<dyn BlobWriter>> {
