@@ -16,6 +16,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Author
 
 use crate::reply::ApiError;
 
+/// The subprotocol of `/ws`. A browser can send no other header with a WebSocket: a token comes as a second one,
+/// `bearer.TOKEN`, which is never chosen and, unlike a query, is in nobody's logs.
+pub(crate) const SUBPROTOCOL: &str = "memobuild.v1";
+
 /// What a client may do; each scope includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -170,7 +174,8 @@ impl Auth {
     /// Whether a request may go on; the name of its token, for the log.
     pub(crate) fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<&str, ApiError> {
         let Some(needed) = needed(method, path) else { return Ok("-") };
-        let (name, scope) = match headers.get(header::AUTHORIZATION) {
+        let in_protocol = if path == "/ws" { protocol_token(headers) } else { None };
+        let (name, scope) = match headers.get(header::AUTHORIZATION).or(in_protocol.as_ref()) {
             // Where there are no tokens none is better than another.
             Some(value) if !self.tokens.is_empty() => {
                 self.token(value).map(|t| (t.name.as_str(), t.scope)).ok_or_else(unauthorized)?
@@ -181,13 +186,13 @@ impl Auth {
             let message = format!("this needs the scope {}, and the client has {}", needed.name(), scope.name());
             return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).with("scope", needed.name()));
         }
+        // Browsers let any page open a WebSocket to any server. One with a token is meant to be here.
+        if path == "/ws" && name == "-" && headers.contains_key(header::ORIGIN) && !of_this_host(headers) {
+            return Err(cross_origin());
+        }
         // A page in a browser on the server's machine may send requests there too; it never has a token.
         if needed > Scope::Read && name == "-" && headers.contains_key(header::ORIGIN) && !same_origin(headers) {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "cross_origin",
-                "the request comes from another site's page",
-            ));
+            return Err(cross_origin());
         }
         Ok(name)
     }
@@ -208,6 +213,9 @@ impl Auth {
 fn needed(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
+        // The dashboard is the same for all; what it shows it asks for like any client.
+        (&Method::GET | &Method::HEAD, "/") => None,
+        (&Method::GET | &Method::HEAD, path) if path.starts_with("/assets/") => None,
         (&Method::GET | &Method::HEAD, _) | (&Method::POST, "/cache/missing") => Some(Scope::Read),
         (_, "/gc") => Some(Scope::Admin),
         _ => Some(Scope::Write),
@@ -225,6 +233,24 @@ fn same_origin(headers: &HeaderMap) -> bool {
         name == "localhost" || name.parse::<IpAddr>().is_ok()
     });
     by_address && origin.is_some() && origin == host
+}
+
+/// Whether a page came from where the request goes to.
+fn of_this_host(headers: &HeaderMap) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok()).and_then(|o| o.split_once("://"));
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    origin.is_some_and(|(_, origin)| Some(origin) == host)
+}
+
+/// The token among the subprotocols of a WebSocket, as `Authorization` would have it.
+fn protocol_token(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let token = offered.flat_map(|value| value.split(',')).find_map(|one| one.trim().strip_prefix("bearer."))?;
+    HeaderValue::try_from(format!("Bearer {token}")).ok()
+}
+
+fn cross_origin() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", "the request comes from another site's page")
 }
 
 fn unauthorized() -> ApiError {

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::builds::Limits;
+
 /// Where a server listens, what it keeps, and how patient it is.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Connections open at once; more wait to be accepted.
     pub max_connections: usize,
+    /// What is kept of builds that clients tell of.
+    pub builds: Limits,
 }
 
 impl Config {
@@ -38,6 +42,7 @@ impl Config {
             idle_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             max_connections: 8192,
+            builds: Limits::default(),
         }
     }
 }

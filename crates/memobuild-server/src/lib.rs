@@ -10,6 +10,7 @@
 
 mod auth;
 mod body;
+pub mod builds;
 mod config;
 mod error;
 mod ids;

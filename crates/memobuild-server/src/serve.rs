@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http1;
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -23,6 +22,7 @@ use tokio::{
 use crate::{
     Config, ServerError,
     auth::Auth,
+    builds::{Builds, Live, SqliteBuilds},
     metrics::{Metrics, add},
     patience::Patient,
     routes::{self, App},
@@ -95,15 +95,25 @@ impl Server {
         let storage = tokio::task::spawn_blocking(move || DiskStorage::open(&dir, max_size))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        Self::with_storage(config, auth, Arc::new(storage)).await
+        let (path, limits) = (config.data_dir.join("builds.sqlite"), config.builds);
+        let builds = tokio::task::spawn_blocking(move || SqliteBuilds::open(&path, limits))
+            .await
+            .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
+        Self::with_storage(config, auth, Arc::new(storage), Arc::new(builds)).await
     }
 
-    async fn with_storage(config: Config, auth: Auth, storage: Arc<dyn Storage>) -> Result<Self, ServerError> {
+    async fn with_storage(
+        config: Config,
+        auth: Auth,
+        storage: Arc<dyn Storage>,
+        builds: Arc<dyn Builds>,
+    ) -> Result<Self, ServerError> {
         let addr = config.listen;
         let listening = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
-        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics: Arc::new(Metrics::default()) }) })
+        let (metrics, live) = (Arc::new(Metrics::default()), Live::default());
+        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics, builds, live }) })
     }
 
     /// Where it listens: with the port that was chosen.
@@ -117,8 +127,8 @@ impl Server {
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
+        let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+        http.http1().timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -136,7 +146,7 @@ impl Server {
                         let _ = stream.set_nodelay(true);
                         let io = TokioIo::new(Patient::new(stream, app.config.idle_timeout));
                         let service = TowerToHyperService::new(router.clone());
-                        let connection = graceful.watch(http.serve_connection(io, service));
+                        let connection = graceful.watch(http.serve_connection_with_upgrades(io, service).into_owned());
                         let metrics = app.metrics.clone();
                         tokio::spawn(async move {
                             add(&metrics.connections, 1);
@@ -156,6 +166,7 @@ impl Server {
             }
         }
         drop(listener);
+        app.live.close();
         if tokio::time::timeout(app.config.shutdown_grace, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }

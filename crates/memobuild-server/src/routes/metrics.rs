@@ -14,7 +14,7 @@ use crate::reply::blocking;
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Answer {
     let storage = app.storage.clone();
     let usage = blocking(move || storage.usage()).await?;
-    let mut response = Response::new(Body::from(app.metrics.text(&usage)));
+    let mut response = Response::new(Body::from(app.metrics.text(&usage, app.live.watchers())));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

@@ -1,12 +1,17 @@
 //! The routes, one file each, and what is done for all of them: who may, how it is counted, what every answer says.
 
+mod analytics;
 mod blob;
+mod builds;
 mod conditions;
 mod gc;
 mod health;
 mod metrics;
 mod missing;
+mod page;
+mod query;
 mod record;
+mod ws;
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,7 +27,13 @@ use axum::{
 use hyper::body::Body as _;
 
 use crate::{
-    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError,
+    API_VERSION, Config, IdError,
+    auth::Auth,
+    builds::{Builds, Live},
+    linger,
+    metrics::Metrics,
+    receive::Incoming,
+    reply::ApiError,
     storage::Storage,
 };
 
@@ -32,7 +43,13 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) builds: Arc<dyn Builds>,
+    pub(crate) live: Live,
 }
+
+/// The name of the token that a request came with; `-` without one.
+#[derive(Clone)]
+pub(crate) struct Client(pub(crate) String);
 
 impl App {
     fn incoming(&self, body: Body) -> Incoming {
@@ -53,6 +70,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", routing::get(health::healthz))
         .route("/readyz", routing::get(health::readyz))
         .route("/metrics", routing::get(metrics::metrics))
+        .route("/build-event", routing::post(builds::event))
+        .route("/dag", routing::get(builds::get_dag).post(builds::put_dag))
+        .route("/analytics", routing::post(builds::counted))
+        .route("/api/analytics", routing::get(analytics::analytics))
+        .route("/api/builds", routing::get(builds::list))
+        .route("/api/builds/{id}", routing::get(builds::get))
+        .route("/api/layers", routing::get(analytics::layers))
+        .route("/ws", routing::get(ws::ws))
+        .route("/", routing::get(page::page))
+        .route("/assets/{name}", routing::get(page::asset))
         .fallback(async || ApiError::not_found("route"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
@@ -69,11 +96,12 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let path = request.uri().path().to_owned();
     // Who asks first has sent nothing yet, and is not to be told to.
     let asks = request.headers().contains_key(header::EXPECT) || request.body().is_end_stream();
-    let (request, rest) = if asks { (request, None) } else { lent(request) };
+    let (mut request, rest) = if asks { (request, None) } else { lent(request) };
     let mut client = "-".to_owned();
     let mut response = match app.auth.check(request.method(), &path, request.headers()) {
         Ok(name) => {
             name.clone_into(&mut client);
+            request.extensions_mut().insert(Client(client.clone()));
             next.run(request).await
         }
         Err(error) => {

@@ -3,7 +3,9 @@
 
 mod access;
 mod blobs;
+mod builds;
 mod care;
 mod client;
 mod crash;
+mod live;
 mod records;

@@ -10,13 +10,16 @@ use std::{
     sync::Arc,
 };
 
-use memobuild_engine::{BuildRequest, Cancel, Destination, EngineError};
-use memobuild_observe::{Observer, Silent};
+use memobuild_engine::{BuildRequest, Cancel, ContextInput, Destination, EngineError};
+use memobuild_observe::{Observer, Silent, TraceEvent};
 
 use memobuild_store::Store;
 
 use super::{CliResult, Failure, check, env, failure::FailedStep, load, signals};
-use crate::progress::{Progress, ProgressMode};
+use crate::{
+    progress::{Progress, ProgressMode},
+    report::{self as reporting, Both, Reporter},
+};
 
 pub(crate) use args::{BuildArgs, Call};
 pub(crate) use request::{dockerfile, options};
@@ -31,6 +34,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let (iidfile, metadata_file, dry_run) = (args.iidfile.clone(), args.metadata_file.clone(), args.dry_run);
     let loads = request::loads(&args);
+    let told = if args.no_report { None } else { reporting::Destination::from_environment() };
     let request = request::from_args(args)?;
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
@@ -48,8 +52,15 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
     let progress = Arc::new(Progress::start(mode));
-    let observer: Arc<dyn Observer> = Arc::clone(&progress) as Arc<dyn Observer>;
+    let reporter = told.map(|to| Arc::new(reporter(to, &request, &progress)));
+    let observer: Arc<dyn Observer> = match &reporter {
+        Some(reporter) => Arc::new(Both(Arc::clone(&progress), Arc::clone(reporter))),
+        None => Arc::clone(&progress) as Arc<dyn Observer>,
+    };
     let result = memobuild_engine::build(&store, &request, &observer, &cancel);
+    if let Some(reporter) = reporter {
+        reporter.finish();
+    }
     progress.finish();
     match (result, interrupt.signal()) {
         (Ok(outcome), _) => {
@@ -68,6 +79,27 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
         }
         (Err(_), Some(signal)) => Err(Failure::interrupted(signal)),
         (Err(error), None) => Err(step_failure(error, &progress)),
+    }
+}
+
+/// Tells a server of the build.
+fn reporter(to: reporting::Destination, request: &BuildRequest, progress: &Arc<Progress>) -> Reporter {
+    let progress = Arc::clone(progress);
+    Reporter::start(to, name(request), move |message| progress.event(TraceEvent::Warning { message }))
+}
+
+/// What a build is called by others: its first name, else where its context comes from. A URL may hold a password: of it
+/// the end of its path is told.
+fn name(request: &BuildRequest) -> String {
+    let last = |path: &str| path.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    match (request.tags.first(), &request.context) {
+        (Some(tag), _) => tag.clone(),
+        (None, ContextInput::Directory(dir)) => {
+            let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+            dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+        (None, ContextInput::Stdin) => "standard input".into(),
+        (None, ContextInput::Url(url)) => last(url.split(['?', '#']).next().unwrap_or_default()),
     }
 }
 
