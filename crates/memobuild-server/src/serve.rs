@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use tokio::{
 use crate::{
     Config, ServerError,
     auth::Auth,
-    builds::{Builds, Live, SqliteBuilds},
+    builds::{self, Builds, Limits, Live, SqliteBuilds},
     metrics::{Metrics, add},
     patience::Patient,
     routes::{self, App},
@@ -96,7 +97,7 @@ impl Server {
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
         let (path, limits) = (config.data_dir.join("builds.sqlite"), config.builds);
-        let builds = tokio::task::spawn_blocking(move || SqliteBuilds::open(&path, limits))
+        let builds = tokio::task::spawn_blocking(move || open_builds(&path, limits))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
         Self::with_storage(config, auth, Arc::new(storage), Arc::new(builds)).await
@@ -175,6 +176,13 @@ impl Server {
             tracing::warn!("cannot write down what was used last: {error}");
         }
     }
+}
+
+/// Opens the database of builds, without those that grew too old while no server ran.
+fn open_builds(path: &Path, limits: Limits) -> crate::storage::Result<SqliteBuilds> {
+    let builds = SqliteBuilds::open(path, limits)?;
+    builds.prune(builds::now())?;
+    Ok(builds)
 }
 
 /// As many files as this process may have.

@@ -21,7 +21,7 @@ pub use model::{
 };
 pub use sqlite::SqliteBuilds;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::storage::Result;
 
@@ -65,6 +65,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self { age: Duration::from_secs(90 * 86_400), builds: 10_000, bytes: 1 << 30 }
     }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A build that is silent for this long, in milliseconds, counts as lost: clients send something every 15 seconds.

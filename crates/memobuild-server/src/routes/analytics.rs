@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Answer, App,
-    builds::{answer, now, to_value},
+    builds::{answer, to_value},
     query::Query,
 };
 use crate::{
-    builds::Totals,
+    builds::{Totals, now},
     reply::{ApiError, blocking},
 };
 

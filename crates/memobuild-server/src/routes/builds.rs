@@ -1,10 +1,7 @@
 //! What clients tell of their builds (`POST /build-event`, `/dag`, `/analytics`), and what is known of them
 //! (`GET /api/builds`, `/api/builds/{id}`, `/dag`).
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
@@ -15,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, App, Client, query::Query};
 use crate::{
-    builds::{Batch, BatchError, BuildId, Detail},
+    builds::{Batch, BatchError, BuildId, Detail, now},
     reply::{self, ApiError, blocking},
 };
 
@@ -104,12 +101,6 @@ pub(super) async fn get_dag(State(app): State<Arc<App>>, uri: Uri) -> Answer {
 async fn detail(app: &App, id: BuildId, now: i64) -> Result<Detail, ApiError> {
     let builds = app.builds.clone();
     blocking(move || builds.get(&id, now)).await?.ok_or_else(|| ApiError::not_found("build"))
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn to_value(value: &impl Serialize) -> Result<Value, ApiError> {

@@ -30,7 +30,7 @@ const PAUSES: [Duration; 4] =
     [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
 
 /// How long the end of a build waits for what is still to be told.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where to, and as whom.
 #[derive(Clone, PartialEq, Eq)]
