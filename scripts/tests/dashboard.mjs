@@ -36,7 +36,8 @@ async function run(...args) {
 async function gate() {
   const waiting = [];
   let open = false;
-  const server = createServer((socket) => {
+  // The other side has nothing to say, and says so at once.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => {});
     socket.resume();
     if (open) socket.end();
@@ -81,7 +82,9 @@ const { url } = server;
 
 function build(dockerfile, name, token = writes) {
   writeFileSync(`${work}/context/Dockerfile`, dockerfile);
-  const args = ["build", "--progress=plain", "-t", name, "--build-context", `busybox=oci-layout://${work}/base`, "context"];
+  // Layers are made for an output that has them.
+  const args = ["build", "--progress=plain", "-t", name, "-o", "type=oci,dest=app.tar",
+    "--build-context", `busybox=oci-layout://${work}/base`, "context"];
   return start(args, { MEMOBUILD_REMOTE_URL: url, MEMOBUILD_TOKEN: token });
 }
 
@@ -163,10 +166,10 @@ async function main() {
   const dialog = page.getByRole("dialog", { name: "A token is needed" });
   await dialog.waitFor();
   await shot("login");
-  await page.getByLabel("Token").fill("mb_wrong");
+  await page.getByRole("textbox", { name: "Token" }).fill("mb_wrong");
   await page.getByRole("button", { name: "Continue" }).click();
   await dialog.getByRole("alert").getByText("does not know").waitFor();
-  await page.getByLabel("Token").fill(reads);
+  await page.getByRole("textbox", { name: "Token" }).fill(reads);
   await page.keyboard.press("Enter");
   await dialog.waitFor({ state: "hidden" });
   await page.getByText("No build has been reported yet").waitFor();
@@ -191,7 +194,7 @@ async function main() {
   await card.click();
   await state("building tools", "Running");
   await state("cat /tools", "Waiting");
-  await page.locator(".node.tone-running").waitFor();
+  await page.locator(".node.tone-running").first().waitFor();
   await page.locator(".node.tone-pending").first().waitFor();
   await step("building tools").locator("pre", { hasText: `building tools ${EVIL}` }).waitFor();
   const elapsed = () => page.locator(".facts div").first().innerText();

@@ -2,7 +2,7 @@
 
 import { get, now } from "/assets/api.js";
 import {
-  badge, bytes, el, elapsed, hitRate, meter, percent, say, setBadge, setMeter, svg, took, when,
+  badge, bytes, el, elapsed, hitRate, meter, percent, progress, say, setBadge, setMeter, svg, took, when,
 } from "/assets/dom.js";
 import { Graph } from "/assets/graph.js";
 
@@ -14,6 +14,9 @@ const WHY = {
   cancelled: "It was stopped.",
   skipped: "The build ended before it.",
 };
+
+/** The colour of what a step took. */
+const KINDS = { failed: "bad", cached: "hit", loaded: "idle", running: "run", cancelled: "idle" };
 
 /** A step in the list. */
 class StepView {
@@ -63,7 +66,7 @@ class StepView {
   /** `longest`: what the longest step took; the bar is a share of it. */
   measure(longest) {
     const { state, duration_ms: ms } = this.step;
-    const kind = state === "failed" ? "bad" : state === "cached" || state === "loaded" ? "hit" : state === "running" ? "run" : "ran";
+    const kind = KINDS[state] ?? "ran";
     setMeter(this.bar, [[kind, (this.ms ?? ms ?? 0) / (longest || 1)]]);
   }
 
@@ -166,11 +169,7 @@ export class BuildView {
     this.title(name);
     setBadge(this.badge, build.state);
     const { steps } = build;
-    const all = steps.total || 1;
-    setMeter(this.bar, [
-      ["hit", (steps.ended - steps.executed - steps.failed) / all], ["ran", steps.executed / all],
-      ["bad", steps.failed / all], ["run", steps.running / all],
-    ]);
+    setMeter(this.bar, progress(steps));
     this.problem.hidden = build.state !== "failed";
     say(this.problemText, build.error ?? "It ended without saying why.");
     this.measure();

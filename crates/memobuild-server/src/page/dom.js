@@ -40,6 +40,13 @@ export function setMeter(bar, shares) {
   });
 }
 
+/** How far the steps of a build are, as shares of a meter. */
+export function progress({ total, ended, running, cached, executed, failed }) {
+  const all = total || 1;
+  const other = Math.max(0, ended - cached - executed - failed);
+  return [["idle", other / all], ["hit", cached / all], ["ran", executed / all], ["bad", failed / all], ["run", running / all]];
+}
+
 // What each state looks like and is called. Shapes differ, so that colour is never the only sign.
 const SHAPES = {
   pending: "M8 2.5a5.5 5.5 0 1 1 0 11 5.5 5.5 0 0 1 0-11Z",

@@ -53,7 +53,7 @@ export class Graph {
     this.nodes = new Map();
     const lanes = bands.map(({ stage, top, height: high }) => svg("g", {},
       svg("rect", { class: "band", x: 0, y: top, width, height: high, rx: 8 }),
-      svg("text", { class: "lane", x: 12, y: top + 15 }, stage)));
+      svg("text", { class: "lane", x: 12, y: top + 15 }, /^\d+$/.test(stage) ? `stage-${stage}` : stage)));
     const edges = steps.flatMap(({ id, inputs }) => inputs.map((input) => {
       const from = places.get(input);
       const to = places.get(id);

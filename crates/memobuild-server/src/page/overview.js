@@ -2,7 +2,7 @@
 
 import { get, now } from "/assets/api.js";
 import {
-  ago, badge, bytes, count, el, elapsed, hidden, hitRate, meter, percent, say, setBadge, setMeter, svg, took, when,
+  ago, badge, bytes, count, el, elapsed, hidden, hitRate, meter, percent, progress, say, setBadge, setMeter, svg, took, when,
 } from "/assets/dom.js";
 
 const PAGE = 30;
@@ -13,14 +13,6 @@ function named({ name, id }) {
   const at = name.lastIndexOf("/");
   return at < 0 ? [name, ""] : [name.slice(at + 1), name.slice(0, at)];
 }
-const progress = ({ steps }) => {
-  const all = steps.total || 1;
-  return [
-    ["hit", (steps.ended - steps.executed - steps.failed) / all], ["ran", steps.executed / all],
-    ["bad", steps.failed / all], ["run", steps.running / all],
-  ];
-};
-
 /** A build that runs. */
 class Card {
   constructor(build) {
@@ -38,7 +30,7 @@ class Card {
     this.build = build;
     const { steps } = build;
     say(this.name, named(build)[0]);
-    setMeter(this.bar, progress(build));
+    setMeter(this.bar, progress(steps));
     const parts = [`${steps.ended} of ${count(steps.total, "step", "steps")}`];
     if (steps.cached) parts.push(`${steps.cached} cached`);
     say(this.text, steps.total ? parts.join(", ") : "getting ready");
