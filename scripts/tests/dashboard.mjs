@@ -188,7 +188,7 @@ async function main() {
     `RUN cat /tools > /result && ${end}`,
     "",
   ].join("\n");
-  let job = build(dockerfile(first.port, "echo whole"), `example.org/${EVIL.length}/app:1`);
+  let job = build(dockerfile(first.port, "echo whole"), "example.org/app:1");
   const card = page.locator(".live .card");
   await card.waitFor();
   await card.click();
@@ -226,7 +226,7 @@ async function main() {
   await page.getByRole("heading", { name: "The build failed" }).waitFor();
   const why = await step("no rule").locator(".why").innerText();
   assert.match(why, /Why it ran/);
-  assert.match(why, /exit code: 7|exit status 7|7/);
+  assert.match(why, /exit code: 7/);
   await looks("failed");
   ok("a step that fails shows its output and why it ran");
 
@@ -247,6 +247,8 @@ async function main() {
   await page.getByRole("link", { name: "All builds" }).click();
   await page.locator(".live .card", { hasText: "app:6" }).waitFor();
   await page.locator(".tile", { hasText: "Hit rate" }).getByText("%").waitFor();
+  // What waited at the gate was taken from the cache since.
+  await page.locator(".tile", { hasText: "Time saved" }).locator(".value", { hasText: /\d/ }).waitFor();
   await page.locator(".layers li").first().waitFor();
   await looks("overview");
   const period = page.getByRole("group", { name: "Period" });
@@ -273,7 +275,8 @@ async function main() {
 
   // Markup in labels, outputs and names is text.
   assert.equal(await page.evaluate(() => window.pwned), undefined);
-  assert.deepEqual(await page.evaluate(() => [...document.images].map((image) => image.getAttribute("src"))), ["/assets/icon.svg"]);
+  const images = await page.evaluate(() => [...document.images].map((image) => image.getAttribute("src")));
+  assert.deepEqual(images, ["/assets/icon.svg"]);
   ok("markup in what builds say stays text");
 
   expected = /WebSocket|ERR_CONNECTION_REFUSED|Failed to load resource/;
@@ -287,7 +290,8 @@ async function main() {
   await page.locator(".rows .row", { hasText: "app:6" }).locator(".badge", { hasText: /Succeeded|Running/ }).waitFor();
   ok("a server that goes and comes back is followed");
 
-  const outside = requests.filter((address) => !address.startsWith(`${url}/`) && !address.startsWith(`${url.replace("http", "ws")}/`));
+  const own = [`${url}/`, `${url.replace("http", "ws")}/`];
+  const outside = requests.filter((address) => !own.some((start) => address.startsWith(start)));
   assert.deepEqual(outside, []);
   assert.deepEqual(requests.filter((address) => address.includes("mb_")), []);
   assert.deepEqual(complaints, []);

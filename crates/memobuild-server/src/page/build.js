@@ -53,7 +53,9 @@ class StepView {
     if (step.message) texts.push(["Failed with", step.message]);
     const why = step.reason ?? WHY[step.state];
     if (why) texts.push([step.reason ? (step.again ? "Why it ran again" : "Why it ran") : "Why", why]);
-    if (step.state === "cached" && step.saved_ms >= 50) texts.push(["Saved", `about ${took(step.saved_ms)}, what it took when it last ran`]);
+    if (step.state === "cached" && step.saved_ms >= 50) {
+      texts.push(["Saved", `about ${took(step.saved_ms)}, what it took when it last ran`]);
+    }
     if (step.line) texts.push(["Where", `line ${step.line}`]);
     const text = JSON.stringify(texts);
     if (this.shown !== text) {
@@ -98,7 +100,7 @@ export class BuildView {
     this.badge = badge("pending");
     this.facts = el("dl", { class: "facts small" });
     this.bar = meter([]);
-    this.problemText = el("pre");
+    this.problemText = el("pre", { tabindex: 0, role: "region", "aria-label": "What it failed with" });
     this.problem = el("section", { class: "panel problem", "aria-labelledby": "h-problem", hidden: true },
       el("h2", { id: "h-problem" }, "The build failed"), this.problemText);
     this.absent = el("p", { class: "panel problem error", role: "alert", hidden: true });
@@ -118,12 +120,14 @@ export class BuildView {
   }
 
   panel(id, heading, body) {
-    return el("section", { class: "panel", "aria-labelledby": id }, el("div", { class: "title" }, el("h2", { id }, heading)), body);
+    const title = el("div", { class: "title" }, el("h2", { id }, heading));
+    return el("section", { class: "panel", "aria-labelledby": id }, title, body);
   }
 
   failed(error) {
     this.absent.hidden = false;
-    say(this.absent, error.status === 404 ? "There is no such build. It may have been removed: old ones go." : `The server gives no answer: ${error.message}`);
+    const gone = "There is no such build. It may have been removed: old ones go.";
+    say(this.absent, error.status === 404 ? gone : `The server gives no answer: ${error.message}`);
   }
 
   async refresh() {
@@ -143,9 +147,14 @@ export class BuildView {
     if (this.wanted !== undefined) this.show(this.wanted);
   }
 
+  again() {
+    this.refresh().catch((error) => this.failed(error));
+  }
+
   /** Steps that are the same as before keep their nodes: what is open stays open. */
   plan(steps) {
-    const same = steps.length === this.steps.size && steps.every((step) => this.steps.get(step.id)?.step.label === step.label);
+    const known = ({ id, label }) => this.steps.get(id)?.step.label === label;
+    const same = steps.length === this.steps.size && steps.every(known);
     if (!same) {
       this.steps = new Map(steps.map((step) => [step.id, new StepView(step)]));
       this.list.replaceChildren(...[...this.steps.values()].map(({ node }) => node));
@@ -199,12 +208,12 @@ export class BuildView {
       if (message.build.updated < this.updated) return;
       this.update(message.build);
       // Layers, warnings, and outputs as they are kept.
-      if (ended) this.refresh().catch((error) => this.failed(error));
+      if (ended) this.again();
     }
-    if (message.type === "watching" && message.build === this.id && this.updated) this.refresh().catch((error) => this.failed(error));
+    if (message.type === "watching" && message.build === this.id && this.updated) this.again();
     if (message.type !== "steps" || message.build !== this.id || message.updated < this.updated) return;
     if (message.reload) {
-      this.refresh().catch((error) => this.failed(error));
+      this.again();
       return;
     }
     for (const step of message.steps) this.step(step);

@@ -43,8 +43,9 @@ export function setMeter(bar, shares) {
 /** How far the steps of a build are, as shares of a meter. */
 export function progress({ total, ended, running, cached, executed, failed }) {
   const all = total || 1;
-  const other = Math.max(0, ended - cached - executed - failed);
-  return [["idle", other / all], ["hit", cached / all], ["ran", executed / all], ["bad", failed / all], ["run", running / all]];
+  const idle = Math.max(0, ended - cached - executed - failed);
+  const parts = { idle, hit: cached, ran: executed, bad: failed, run: running };
+  return Object.entries(parts).map(([kind, part]) => [kind, part / all]);
 }
 
 // What each state looks like and is called. Shapes differ, so that colour is never the only sign.
@@ -69,9 +70,10 @@ export const nameOf = (state) => NAMES[state] ?? state;
 
 export function icon(state) {
   const known = state in SHAPES ? state : "pending";
+  const solid = known === "cached";
   const path = svg("path", {
-    d: SHAPES[known], class: known === "running" ? "spin" : undefined, fill: known === "cached" ? "currentColor" : "none",
-    stroke: "currentColor", "stroke-width": known === "cached" ? 1 : 2, "stroke-linecap": "round", "stroke-linejoin": "round",
+    d: SHAPES[known], class: known === "running" ? "spin" : undefined, fill: solid ? "currentColor" : "none",
+    stroke: "currentColor", "stroke-width": solid ? 1 : 2, "stroke-linecap": "round", "stroke-linejoin": "round",
   });
   return svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" }, path);
 }

@@ -75,7 +75,8 @@ export class Graph {
       this.update(step);
       return node;
     });
-    this.node = svg("svg", { class: "dag", width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Steps as a graph" },
+    const size = { width, height, viewBox: `0 0 ${width} ${height}` };
+    this.node = svg("svg", { class: "dag", ...size, role: "group", "aria-label": "Steps as a graph" },
       lanes, edges.filter(Boolean), nodes);
   }
 

@@ -70,7 +70,8 @@ class Row {
     this.name.title = build.name;
     const client = build.client === "-" ? "" : ` by ${build.client}`;
     const error = build.state === "failed" && build.error ? build.error.split("\n", 1)[0] : "";
-    say(this.about, error || `${place ? `${place}, ` : ""}${count(steps.total, "step", "steps")}, ${steps.executed} ran${client}`);
+    const about = [place, count(steps.total, "step", "steps"), `${steps.executed} ran${client}`].filter(Boolean).join(", ");
+    say(this.about, error || about);
     this.about.classList.toggle("error", error !== "");
     this.about.classList.toggle("muted", error === "");
     const rate = hitRate(steps);
@@ -107,13 +108,15 @@ function chart(byDay, days, until) {
     const x = at * step + (step - wide) / 2;
     const ran = (day.executed / most) * height;
     const hit = (day.cached / most) * height;
-    const title = svg("title", {}, `${day.day}: ${count(day.builds, "build", "builds")}, ${day.cached} cached, ${day.executed} ran`);
-    return [svg("g", {}, title,
-      ran ? svg("rect", { class: "ran", x, y: height - ran, width: wide, height: Math.max(1, ran - 1), rx: 1.5 }) : null,
-      hit ? svg("rect", { class: "hit", x, y: height - ran - hit, width: wide, height: Math.max(1, hit - 1), rx: 1.5 }) : null)];
+    const builds = count(day.builds, "build", "builds");
+    const title = svg("title", {}, `${day.day}: ${builds}, ${day.cached} cached, ${day.executed} ran`);
+    const bar = (kind, y, high) => high > 0
+      && svg("rect", { class: kind, x, y, width: wide, height: Math.max(1, high - 1), rx: 1.5 });
+    return [svg("g", {}, title, bar("ran", height - ran, ran), bar("hit", height - ran - hit, hit))];
   });
   const label = (text, x, anchor) => svg("text", { x, y: height + 15, "text-anchor": anchor }, text);
-  const short = (day) => new Date(`${day}T12:00:00Z`).toLocaleDateString(undefined, { month: "short", day: "numeric", timeZone: "UTC" });
+  const format = { month: "short", day: "numeric", timeZone: "UTC" };
+  const short = (day) => new Date(`${day}T12:00:00Z`).toLocaleDateString(undefined, format);
   const sum = (field) => list.reduce((all, day) => all + day[field], 0);
   return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height + 20}`, role: "img",
     "aria-label": `Steps by day over ${shown} days: ${sum("cached")} cached, ${sum("executed")} ran` },
@@ -136,10 +139,10 @@ export class Overview {
       name, value: el("dd", { class: "value" }, "–"), about: el("dd", { class: "about" }, "\u00a0"),
     }));
     this.running = el("ul", { class: "live" });
-    this.idle = el("p", { class: "empty" }, "Nothing is being built.");
+    this.idle = el("p", { class: "empty", hidden: true }, "Nothing is being built.");
     this.runningCount = el("span", { class: "muted small" });
     this.history = el("ul", { class: "rows" });
-    this.none = el("div", { class: "empty" },
+    this.none = el("div", { class: "empty", hidden: true },
       el("p", {}, "No build has been reported yet. Point a build at this server, and it shows up while it runs:"),
       el("p", {}, el("code", {}, `MEMOBUILD_REMOTE_URL=${location.origin} memobuild build .`)));
     this.moreButton = el("button", { type: "button", class: "button", onclick: () => this.more() }, "Show older builds");
@@ -150,7 +153,7 @@ export class Overview {
     this.problem = el("p", { class: "problem panel error", role: "alert", hidden: true });
     const names = ["State", "Build", "Cached", "Took", "Saved", "Began"];
     const classes = ["state", "name", "rate", "number took", "number saved", "number when"];
-    this.names = el("div", { class: "row names", "aria-hidden": "true" },
+    this.names = el("div", { class: "row names", "aria-hidden": "true", hidden: true },
       names.map((name, at) => el("span", { class: classes[at] }, name)));
     const panel = (id, heading, beside, ...children) => el("section", { class: "panel", "aria-labelledby": id },
       el("div", { class: "title" }, el("h2", { id }, heading), beside), ...children);
@@ -158,7 +161,8 @@ export class Overview {
       el("div", { class: "head" }, el("h1", { tabindex: -1 }, "Builds"),
         el("div", { class: "group", role: "group", "aria-label": "Period" }, this.period)),
       this.problem,
-      el("dl", { class: "tiles" }, this.tiles.map(({ name, value, about }) => el("div", { class: "tile" }, el("dt", {}, name), value, about))),
+      el("dl", { class: "tiles" },
+        this.tiles.map(({ name, value, about }) => el("div", { class: "tile" }, el("dt", {}, name), value, about))),
       el("div", { class: "columns" },
         el("div", {},
           panel("h-live", "Running now", this.runningCount, this.idle, this.running),
@@ -195,8 +199,9 @@ export class Overview {
     if (days !== this.days) return;
     const failed = totals.failed ? `${totals.failed} failed` : "none failed";
     const full = storage.max_bytes ? `of ${bytes(storage.max_bytes)}` : count(storage.blobs, "blob", "blobs");
+    const steps = count(totals.cached + totals.executed, "step", "steps");
     const texts = [
-      [percent(totals.hit_rate), `${totals.cached.toLocaleString()} of ${count(totals.cached + totals.executed, "step", "steps")}`],
+      [percent(totals.hit_rate), `${totals.cached.toLocaleString()} of ${steps}`],
       [totals.saved_ms >= 50 ? took(totals.saved_ms) : "–", `builds took ${took(totals.duration_ms)}`],
       [totals.builds.toLocaleString(), failed],
       [bytes(storage.bytes), full],
@@ -209,7 +214,8 @@ export class Overview {
       el("span", {}, el("i", { class: "hit" }), "cached"), el("span", {}, el("i"), "ran")));
     const share = storage.max_bytes ? storage.bytes / storage.max_bytes : 0;
     this.storage.replaceChildren(...[
-      el("p", {}, el("strong", {}, bytes(storage.bytes)), storage.max_bytes ? ` of ${bytes(storage.max_bytes)}, ${percent(share)}` : ", no limit set"),
+      el("p", {}, el("strong", {}, bytes(storage.bytes)),
+        storage.max_bytes ? ` of ${bytes(storage.max_bytes)}, ${percent(share)}` : ", no limit set"),
       storage.max_bytes ? meter([[share > 0.9 ? "run" : "hit", share]]) : null,
       el("p", { class: "muted small" }, `${count(storage.blobs, "blob", "blobs")}, ${count(storage.records, "record", "records")}`),
     ].filter(Boolean));
@@ -223,7 +229,9 @@ export class Overview {
     }
     const most = layers[0].size || 1;
     this.layers.replaceChildren(el("ol", { class: "layers" }, layers.map((layer) => el("li", {},
-      el("a", { class: "ellipsis", href: `#/builds/${layer.build}`, title: layer.name }, named({ name: layer.name, id: layer.build })[0]), el("span", {}, bytes(layer.size)),
+      el("a", { class: "ellipsis", href: `#/builds/${layer.build}`, title: layer.name },
+        named({ name: layer.name, id: layer.build })[0]),
+      el("span", {}, bytes(layer.size)),
       el("span", { class: "mono muted ellipsis", title: layer.digest }, layer.digest.slice(0, 19)),
       el("span", { class: "muted small" }, count(layer.builds, "build", "builds")),
       meter([["ran", layer.size / most]])))));
