@@ -24,24 +24,17 @@ fn server(statuses: Vec<u16>) -> (Destination, Receiver<(String, Value)>) {
                     break;
                 }
             }
-            let length = head
-                .to_ascii_lowercase()
-                .split_once("content-length: ")
-                .unwrap()
-                .1
-                .lines()
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap();
+            let lines = head.to_ascii_lowercase();
+            let length = lines.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap();
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let status = statuses.next().unwrap_or(200);
-            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+            // Told before it is answered: whoever has an answer finds the request here.
             if sender.send((head, serde_json::from_slice(&body).unwrap())).is_err() {
                 return;
             }
+            let status = statuses.next().unwrap_or(200);
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
         }
     });
     (Destination::new(&url, Some("mb_1")).unwrap(), receiver)
