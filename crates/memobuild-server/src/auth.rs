@@ -16,6 +16,10 @@ use crate::{
     tokens::{AuthError, Token, read_tokens},
 };
 
+/// The subprotocol of `/ws`. A browser can send no other header with a WebSocket: a token comes as a second one,
+/// `bearer.TOKEN`, which is never chosen and, unlike a query, is in nobody's logs.
+pub(crate) const SUBPROTOCOL: &str = "memobuild.v1";
+
 /// What a client may do; each scope includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -105,25 +109,35 @@ impl Auth {
         certificate: Option<&str>,
     ) -> Result<Client, ApiError> {
         let Some(needed) = needed(method, path) else { return Ok(Client::unknown()) };
-        let (client, scope) = self.client(headers, certificate)?;
+        let in_protocol = if path == "/ws" { protocol_token(headers) } else { None };
+        let value = headers.get(header::AUTHORIZATION).or(in_protocol.as_ref());
+        let (client, scope) = self.client(value, certificate)?;
         if scope < needed {
             let message = format!("this needs the scope {}, and the client has {}", needed.name(), scope.name());
             let error = ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).with("scope", needed.name());
             return Err(error.of(client));
         }
+        // Browsers let any page open a WebSocket to any server. One with a token is meant to be here.
+        let by_itself = client.how != How::Token && headers.contains_key(header::ORIGIN);
+        if path == "/ws" && by_itself && !of_this_host(headers) {
+            return Err(cross_origin().of(client));
+        }
         // A page in a browser may send requests here: from this machine, or with the certificate that the browser has. It
         // never has a token.
-        let from_page = needed > Scope::Read && client.how != How::Token && headers.contains_key(header::ORIGIN);
-        if from_page && !same_origin(headers, client.how) {
-            let message = "the request comes from another site's page";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin", message).of(client));
+        if needed > Scope::Read && by_itself && !same_origin(headers, client.how) {
+            return Err(cross_origin().of(client));
         }
         Ok(client)
     }
 
-    fn client(&self, headers: &HeaderMap, certificate: Option<&str>) -> Result<(Client, Scope), ApiError> {
+    /// `authorization`: the value of that header.
+    fn client(
+        &self,
+        authorization: Option<&HeaderValue>,
+        certificate: Option<&str>,
+    ) -> Result<(Client, Scope), ApiError> {
         let tokens = self.tokens();
-        match headers.get(header::AUTHORIZATION) {
+        match authorization {
             // Where there are no tokens none is better than another.
             Some(value) if !tokens.is_empty() => {
                 let token = find(tokens.iter(), value).ok_or_else(unauthorized)?;
@@ -160,6 +174,9 @@ fn find<'a>(tokens: impl Iterator<Item = &'a Token>, value: &HeaderValue) -> Opt
 fn needed(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz" | "/openapi.json") => None,
+        // The dashboard is the same for all; what it shows it asks for like any client.
+        (&Method::GET | &Method::HEAD, "/") => None,
+        (&Method::GET | &Method::HEAD, path) if path.starts_with("/assets/") => None,
         (&Method::GET | &Method::HEAD, _) | (&Method::POST, "/cache/missing") => Some(Scope::Read),
         (_, "/gc") => Some(Scope::Admin),
         _ => Some(Scope::Write),
@@ -183,6 +200,24 @@ fn same_origin(headers: &HeaderMap, how: How) -> bool {
         name == "localhost" || name.parse::<IpAddr>().is_ok()
     });
     (by_address || how == How::Certificate) && origin.is_some() && origin == host
+}
+
+/// Whether a page came from where the request goes to.
+fn of_this_host(headers: &HeaderMap) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok()).and_then(|o| o.split_once("://"));
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    origin.is_some_and(|(_, origin)| Some(origin) == host)
+}
+
+/// The token among the subprotocols of a WebSocket, as `Authorization` would have it.
+fn protocol_token(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let token = offered.flat_map(|value| value.split(',')).find_map(|one| one.trim().strip_prefix("bearer."))?;
+    HeaderValue::try_from(format!("Bearer {token}")).ok()
+}
+
+fn cross_origin() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", "the request comes from another site's page")
 }
 
 fn unauthorized() -> ApiError {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::Security;
+use crate::{Security, builds::Limits};
 
 /// Where a server listens, what it keeps, and how patient it is.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub max_connections: usize,
     /// TLS, limits for each client, the audit log, webhooks.
     pub security: Security,
+    /// What is kept of builds that clients tell of.
+    pub builds: Limits,
 }
 
 impl Config {
@@ -50,6 +52,7 @@ impl Config {
             shutdown_grace: Duration::from_secs(30),
             max_connections: 8192,
             security: Security::default(),
+            builds: Limits::default(),
         }
     }
 }

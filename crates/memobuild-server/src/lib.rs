@@ -11,6 +11,7 @@
 mod audit;
 mod auth;
 mod body;
+pub mod builds;
 mod clock;
 mod config;
 mod error;

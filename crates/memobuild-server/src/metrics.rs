@@ -94,7 +94,7 @@ impl Metrics {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn text(&self, usage: &Usage) -> String {
+    pub(crate) fn text(&self, usage: &Usage, watchers: u64) -> String {
         let mut out = String::new();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         head(&mut out, "memobuild_http_requests_total", "counter", "Requests answered.");
@@ -147,6 +147,7 @@ impl Metrics {
                 of(&self.handshake_failures),
             ),
             ("memobuild_connections", "gauge", "Connections open.", of(&self.connections)),
+            ("memobuild_watchers", "gauge", "WebSockets that watch builds.", watchers),
             ("memobuild_storage_blobs", "gauge", "Blobs stored.", usage.blobs),
             ("memobuild_storage_records", "gauge", "Records stored.", usage.records),
             ("memobuild_storage_bytes", "gauge", "Bytes stored and being received.", usage.bytes),
@@ -176,7 +177,7 @@ mod tests {
         metrics.answered("/x", "GET", 200, Duration::from_millis(3));
         metrics.answered("/x", "GET", 200, Duration::from_millis(70));
         metrics.answered("/x", "GET", 404, Duration::from_secs(60));
-        let text = metrics.text(&Usage::default());
+        let text = metrics.text(&Usage::default(), 0);
         for line in [
             r#"memobuild_http_requests_total{method="GET",route="/x",status="200"} 2"#,
             r#"memobuild_http_request_duration_seconds_bucket{route="/x",le="0.001"} 0"#,

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,12 +11,11 @@ use std::{
 use hyper::{
     Request,
     body::Incoming,
-    server::conn::http1,
     service::{Service as _, service_fn},
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     Config, Reloader, ServerError,
     auth::Auth,
+    builds::{self, Builds, Limits, Live, SqliteBuilds},
     guard::Guard,
     metrics::{Metrics, add},
     patience::Patient,
@@ -113,17 +114,26 @@ impl Server {
         let storage = tokio::task::spawn_blocking(move || storage::open(&wanted))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        Self::with_storage(config, auth, storage).await
+        let (path, limits) = (config.data_dir.join("builds.sqlite"), config.builds);
+        let builds = tokio::task::spawn_blocking(move || open_builds(&path, limits))
+            .await
+            .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
+        Self::with_storage(config, auth, storage, Arc::new(builds)).await
     }
 
-    async fn with_storage(config: Config, auth: Auth, storage: Arc<dyn Storage>) -> Result<Self, ServerError> {
+    async fn with_storage(
+        config: Config,
+        auth: Auth,
+        storage: Arc<dyn Storage>,
+        builds: Arc<dyn Builds>,
+    ) -> Result<Self, ServerError> {
         let guard = Guard::open(&config.security)?;
         let addr = config.listen;
         let listening = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
-        let metrics = Arc::new(Metrics::default());
-        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics, guard }) })
+        let (metrics, live) = (Arc::new(Metrics::default()), Live::default());
+        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics, guard, builds, live }) })
     }
 
     /// Where it listens: with the port that was chosen.
@@ -142,8 +152,8 @@ impl Server {
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
+        let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+        http.http1().timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -168,7 +178,8 @@ impl Server {
                                     request.extensions_mut().insert(peer.clone());
                                     service.call(request)
                                 });
-                                let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
+                                let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+                                let connection = watcher.watch(connection);
                                 if let Err(error) = connection.await {
                                     tracing::debug!("a connection failed: {error}");
                                 }
@@ -186,6 +197,7 @@ impl Server {
             }
         }
         drop(listener);
+        app.live.close();
         if tokio::time::timeout(app.config.shutdown_grace, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
@@ -228,6 +240,13 @@ fn reload_on_hangup(reloader: Reloader) -> Result<(), ServerError> {
         }
     });
     Ok(())
+}
+
+/// Opens the database of builds, without those that grew too old while no server ran.
+fn open_builds(path: &Path, limits: Limits) -> crate::storage::Result<SqliteBuilds> {
+    let builds = SqliteBuilds::open(path, limits)?;
+    builds.prune(builds::now())?;
+    Ok(builds)
 }
 
 /// As many files as this process may have.

@@ -43,8 +43,7 @@ pub(crate) enum Event {
     StorageFull,
     /// A body was not what its digest names.
     IntegrityFailure,
-    /// A build that clients told of has ended. For the routes of builds.
-    #[allow(dead_code, reason = "sent by the routes of builds")]
+    /// A build that a client told of has ended.
     BuildFinished,
 }
 

@@ -11,6 +11,7 @@
 
 pub mod cli;
 mod progress;
+mod report;
 
 pub use memobuild_engine::{
     BuildOutcome, BuildRequest, Cancel, ContextInput, Destination, DockerfileInput, EngineError, Output, OutputKind,

@@ -17,7 +17,7 @@ use crate::reply::blocking;
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Answer {
     let storage = app.storage.clone();
     let usage = blocking(move || storage.usage()).await?;
-    let text = app.metrics.text(&usage) + &app.guard.metrics();
+    let text = app.metrics.text(&usage, app.live.watchers()) + &app.guard.metrics();
     let mut response = Response::new(Body::from(text));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -1,14 +1,19 @@
 //! The routes, one file each, and what is done for all of them: who may, how it is counted, what every answer says.
 
+mod analytics;
 mod blob;
+mod builds;
 mod conditions;
 mod gc;
 mod health;
 mod metrics;
 mod missing;
 mod openapi;
+mod page;
+mod query;
 mod record;
 mod schemas;
+mod ws;
 
 use std::{sync::Arc, time::Instant};
 
@@ -25,8 +30,15 @@ use hyper::body::Body as _;
 use tracing::Instrument as _;
 
 use crate::{
-    API_VERSION, Config, IdError, auth::Auth, guard::Guard, linger, metrics::Metrics, receive::Incoming,
-    reply::ApiError, storage::Storage,
+    API_VERSION, Config, IdError,
+    auth::Auth,
+    builds::{Builds, Live},
+    guard::Guard,
+    linger,
+    metrics::Metrics,
+    receive::Incoming,
+    reply::ApiError,
+    storage::Storage,
 };
 
 /// What all requests share.
@@ -36,6 +48,8 @@ pub(crate) struct App {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: Guard,
+    pub(crate) builds: Arc<dyn Builds>,
+    pub(crate) live: Live,
 }
 
 impl App {
@@ -58,6 +72,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", routing::get(health::readyz))
         .route("/metrics", routing::get(metrics::metrics))
         .route("/openapi.json", routing::get(openapi::openapi))
+        .route("/build-event", routing::post(builds::event))
+        .route("/dag", routing::get(builds::get_dag).post(builds::put_dag))
+        .route("/analytics", routing::post(builds::counted))
+        .route("/api/analytics", routing::get(analytics::analytics))
+        .route("/api/builds", routing::get(builds::list))
+        .route("/api/builds/{id}", routing::get(builds::get))
+        .route("/api/layers", routing::get(analytics::layers))
+        .route("/ws", routing::get(ws::ws))
+        .route("/", routing::get(page::page))
+        .route("/assets/{name}", routing::get(page::asset))
         .fallback(async || ApiError::not_found("route"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
@@ -83,7 +107,8 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let span = visit.span(name, method, &path);
     let mut response = match admitted {
         Ok((client, _upload)) => {
-            let request = app.guard.count(&visit, &client, request);
+            let mut request = app.guard.count(&visit, &client, request);
+            request.extensions_mut().insert(client);
             next.run(request).instrument(span.clone()).await
         }
         Err(error) => {

@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{blob, gc, health, metrics, missing, record, schemas};
+use super::{analytics, blob, builds, gc, health, metrics, missing, page, record, schemas, ws};
 use crate::{API_VERSION, reply};
 
 #[derive(OpenApi)]
@@ -26,15 +26,18 @@ use crate::{API_VERSION, reply};
         blob::head, blob::get, blob::put, blob::head_layer, blob::get_layer, blob::put_layer,
         missing::missing,
         record::get, record::put, record::list, record::add,
+        builds::event, builds::put_dag, builds::get_dag, builds::counted, builds::list, builds::get,
+        analytics::analytics, analytics::layers, ws::ws, page::page, page::asset,
         gc::gc, health::healthz, health::readyz, metrics::metrics, openapi
     ),
     components(schemas(
         schemas::ErrorBody, schemas::Stored, schemas::RecordBody, schemas::RecordStored, schemas::Items, schemas::Added,
-        schemas::Collected, schemas::Status
+        schemas::Collected, schemas::Status, schemas::Taken
     )),
     tags(
         (name = "blobs", description = "Bytes by their digest"),
         (name = "records", description = "Small values by key, with the blobs that they name"),
+        (name = "builds", description = "What clients tell of their builds"),
         (name = "care", description = "The server itself"),
     ),
     security((), ("token" = []), ("certificate" = [])),

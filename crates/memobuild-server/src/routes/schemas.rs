@@ -101,6 +101,15 @@ pub(crate) struct Collected {
     pub(crate) stored_bytes: u64,
 }
 
+/// What was told of a build is kept.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Taken {
+    /// The build's id.
+    pub(crate) build: String,
+    /// The number of the event that is expected next.
+    pub(crate) next: u64,
+}
+
 /// How the server is.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Status {

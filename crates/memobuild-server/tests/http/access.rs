@@ -88,7 +88,15 @@ fn paths_that_name_nothing() {
             assert_eq!((reply.status, reply.error()), (400, code.into()), "{method} {path}");
         }
     }
-    for path in ["/", "/cache", "/cache/", "/cache/../gc", "/nothing", &format!("/cache/{hex}/x")] {
+    for path in [
+        "/assets/",
+        "/assets/..%2findex.html",
+        "/cache",
+        "/cache/",
+        "/cache/../gc",
+        "/nothing",
+        &format!("/cache/{hex}/x"),
+    ] {
         assert_eq!(server.get(path).error(), "not_found", "{path}");
     }
     for (method, path) in [("DELETE", &*format!("/cache/{hex}")), ("GET", "/gc"), ("PUT", "/healthz")] {

@@ -139,7 +139,7 @@ fn slow_clients_are_sent_away() {
     assert!(began.elapsed() < Duration::from_secs(20));
 
     // Half a head, and no request at all.
-    for sent in ["GET /healthz HTTP/1.1\r\nHo", ""] {
+    for sent in ["GET /healthz HTTP/1.1\r\nHo", "P", ""] {
         let mut stream = connect(server.addr);
         stream.write_all(sent.as_bytes()).unwrap();
         let began = Instant::now();

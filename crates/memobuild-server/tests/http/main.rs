@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod blobs;
+mod builds;
 mod care;
 mod client;
 mod crash;
@@ -11,6 +12,7 @@ mod faults;
 mod hooks;
 mod hostile;
 mod limits;
+mod live;
 mod openapi;
 mod records;
 mod tls;

@@ -55,7 +55,9 @@ Environment:
   MEMOBUILD_CONFIG     settings of registries [default: ~/.config/memobuild/config.toml]
   MEMOBUILD_REGISTRY, MEMOBUILD_REPO
                        where images go that are pushed without a name
-  MEMOBUILD_TOKEN      USER:PASSWORD or bearer token for MEMOBUILD_REGISTRY
+  MEMOBUILD_REMOTE_URL server (http://, https://) whose dashboard shows builds
+  MEMOBUILD_TOKEN      USER:PASSWORD or bearer token for MEMOBUILD_REGISTRY;
+                       bearer token for MEMOBUILD_REMOTE_URL
   DOCKER_CONFIG        directory of docker's config.json, for credentials
   SOURCE_DATE_EPOCH    the time that images carry, in seconds since 1970
   NO_COLOR             no colours

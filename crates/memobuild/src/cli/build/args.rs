@@ -157,6 +157,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Display")]
     pub(crate) progress: ProgressMode,
 
+    /// Don't show this build on the server that MEMOBUILD_REMOTE_URL names
+    #[arg(long, help_heading = "Display")]
+    pub(crate) no_report: bool,
+
     /// Show no progress, print the image's ID
     #[arg(short, long, help_heading = "Display")]
     pub(crate) quiet: bool,

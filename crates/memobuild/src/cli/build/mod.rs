@@ -10,13 +10,16 @@ use std::{
     sync::Arc,
 };
 
-use memobuild_engine::{BuildRequest, Cancel, Destination, EngineError};
-use memobuild_observe::{Observer, Several, Silent};
+use memobuild_engine::{BuildRequest, Cancel, ContextInput, Destination, EngineError};
+use memobuild_observe::{Observer, Several, Silent, TraceEvent};
 
 use memobuild_store::Store;
 
 use super::{CliResult, Failure, check, env, failure::FailedStep, load, signals};
-use crate::progress::{Progress, ProgressMode, trace_file::TraceFile};
+use crate::{
+    progress::{Progress, ProgressMode, trace_file::TraceFile},
+    report::{self as reporting, Reporter},
+};
 
 pub(crate) use args::{BuildArgs, Call};
 pub(crate) use request::{dockerfile, options};
@@ -39,6 +42,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
         None => None,
     };
     let loads = request::loads(&args);
+    let told = if args.no_report { None } else { reporting::Destination::from_environment() };
     let request = request::from_args(args)?;
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
@@ -56,12 +60,15 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
     let progress = Arc::new(Progress::start(mode));
-    let mut observers = vec![Arc::clone(&progress) as Arc<dyn Observer>];
-    if let Some((file, _)) = &trace {
-        observers.insert(0, Arc::clone(file) as Arc<dyn Observer>);
-    }
-    let observer: Arc<dyn Observer> = Arc::new(Several(observers));
+    let reporter = told.map(|to| Arc::new(reporter(to, &request, &progress)));
+    let file = trace.as_ref().map(|(file, _)| Arc::clone(file) as Arc<dyn Observer>);
+    let told = reporter.as_ref().map(|reporter| Arc::clone(reporter) as Arc<dyn Observer>);
+    let shown = Arc::clone(&progress) as Arc<dyn Observer>;
+    let observer: Arc<dyn Observer> = Arc::new(Several(file.into_iter().chain(told).chain([shown]).collect()));
     let result = memobuild_engine::build(&store, &request, &observer, &cancel);
+    if let Some(reporter) = reporter {
+        reporter.finish();
+    }
     progress.finish();
     if let Some((Err(error), path)) = trace.map(|(file, path)| (file.finish(), path)) {
         super::text::to_stderr(&format!("warning: {} is not complete: {error}\n", path.display()));
@@ -83,6 +90,27 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
         }
         (Err(_), Some(signal)) => Err(Failure::interrupted(signal)),
         (Err(error), None) => Err(step_failure(error, &progress)),
+    }
+}
+
+/// Tells a server of the build.
+fn reporter(to: reporting::Destination, request: &BuildRequest, progress: &Arc<Progress>) -> Reporter {
+    let progress = Arc::clone(progress);
+    Reporter::start(to, name(request), move |message| progress.event(TraceEvent::Warning { message }))
+}
+
+/// What a build is called by others: its first name, else where its context comes from. A URL may hold a password: of it
+/// the end of its path is told.
+fn name(request: &BuildRequest) -> String {
+    let last = |path: &str| path.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    match (request.tags.first(), &request.context) {
+        (Some(tag), _) => tag.clone(),
+        (None, ContextInput::Directory(dir)) => {
+            let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+            dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+        (None, ContextInput::Stdin) => "standard input".into(),
+        (None, ContextInput::Url(url)) => last(url.split(['?', '#']).next().unwrap_or_default()),
     }
 }
 

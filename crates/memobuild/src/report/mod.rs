@@ -1,0 +1,191 @@
+//! Tells a server of a build while it goes on, for its dashboard and its history.
+//!
+//! In: a build's [`TraceEvent`]s, the same that the progress display gets; nothing else is told, so secrets are in there
+//! no more than on the terminal. Out: `POST /build-event` (`docs/api.md`), in batches, from a thread of its own. Never:
+//! fails or stalls a build. What does not fit into its queue is dropped, and a server that does not answer is given up
+//! with one warning.
+
+mod queue;
+mod wire;
+
+use std::{
+    fs::File,
+    io::Read as _,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use memobuild_observe::{Observer, TraceEvent};
+use memobuild_oci::registry::impatient_agent;
+use queue::{Queue, Taken};
+use ureq::Agent;
+
+/// How long the server may take to be reached, and to answer.
+const CONNECT: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait after each failure in a row; after one more the server is given up. A restart of it is survived.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
+
+/// How long the end of a build waits for what is still to be told.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Where to, and as whom.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Destination {
+    /// `http://` or `https://`, a host, perhaps a path; without a slash at its end.
+    pub(crate) url: String,
+    /// A bearer token.
+    pub(crate) token: Option<String>,
+}
+
+impl Destination {
+    /// What `MEMOBUILD_REMOTE_URL` and `MEMOBUILD_TOKEN` say; `None` if that is no server that can be told.
+    pub(crate) fn from_environment() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        Self::new(&variable("MEMOBUILD_REMOTE_URL")?, variable("MEMOBUILD_TOKEN").as_deref())
+    }
+
+    fn new(url: &str, token: Option<&str>) -> Option<Self> {
+        let url = url.trim_end_matches('/');
+        let (scheme, host) = url.split_once("://")?;
+        if !matches!(scheme, "http" | "https") || host.is_empty() {
+            return None;
+        }
+        // USER:PASSWORD is a registry's.
+        let token = token.map(str::trim).filter(|token| !token.contains(':') && !token.chars().any(char::is_control));
+        Some(Self { url: url.to_owned(), token: token.map(str::to_owned) })
+    }
+}
+
+/// An observer that tells a server. Whatever it is asked, it answers at once.
+pub(crate) struct Reporter {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Reporter {
+    /// Begins to tell of a build. `name`: what it builds; `warn` is told once if the server can't be.
+    pub(crate) fn start(to: Destination, name: String, warn: impl Fn(String) + Send + 'static) -> Self {
+        let queue = Arc::new(Queue::default());
+        let shared = Arc::clone(&queue);
+        let tell = move || {
+            if let Err(why) = tell(&to, &name, &shared) {
+                warn(format!("this build is not shown by {}: {why}", shown(&to.url)));
+            }
+            shared.end();
+        };
+        let thread = thread::Builder::new().name("report".into()).spawn(tell);
+        if thread.is_err() {
+            queue.end();
+        }
+        Self { queue, thread: Mutex::new(thread.ok()) }
+    }
+
+    /// Tells the rest, and waits for that a little. To be called when the build is over.
+    pub(crate) fn finish(&self) {
+        self.queue.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A thread that still waits for the server ends with the process.
+        if let Some(thread) = thread.filter(|_| self.queue.wait_for_end(LAST_WORDS)) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Observer for Reporter {
+    fn event(&self, event: TraceEvent) {
+        self.queue.push(&event);
+    }
+}
+
+/// The thread's work: until the queue is closed and empty.
+fn tell(to: &Destination, name: &str, queue: &Queue) -> Result<(), String> {
+    let id = new_id().map_err(|error| format!("no number can be made up for it: {error}"))?;
+    let mut agent = None;
+    let mut pauses = PAUSES.into_iter();
+    while let Some(Taken { first, events }) = queue.take() {
+        let agent = agent.get_or_insert_with(|| impatient_agent(CONNECT, SILENCE));
+        let body = wire::body(&id, name, first, events);
+        loop {
+            match post(agent, to, &body) {
+                Ok(()) => {
+                    pauses = PAUSES.into_iter();
+                    break;
+                }
+                Err(Refusal::Final(why)) => return Err(why),
+                Err(Refusal::Passing(why)) => {
+                    // Once more, unless the build is over and this was not the first attempt. The server goes by the
+                    // numbers of events: one that it has already is not taken twice.
+                    let first = pauses.len() == PAUSES.len();
+                    match pauses.next().filter(|_| first || !queue.is_closed()) {
+                        Some(pause) => queue.pause(pause),
+                        None => return Err(why),
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a batch was not taken.
+enum Refusal {
+    /// The next one won't be either.
+    Final(String),
+    /// It may be soon.
+    Passing(String),
+}
+
+fn post(agent: &Agent, to: &Destination, body: &[u8]) -> Result<(), Refusal> {
+    let mut request = agent
+        .post(format!("{}/build-event", to.url))
+        .config()
+        // Whatever it is busy with.
+        .timeout_global(Some(2 * SILENCE))
+        .build()
+        .header("content-type", "application/json");
+    if let Some(token) = &to.token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let status = match request.send(body) {
+        Ok(response) => response.status().as_u16(),
+        Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => return Err(Refusal::Final(error.to_string())),
+        Err(error) => return Err(Refusal::Passing(error.to_string())),
+    };
+    let why = match status {
+        200..300 => return Ok(()),
+        401 => "it wants a token: set MEMOBUILD_TOKEN".into(),
+        403 => "the token may not write".into(),
+        404 | 405 => "it takes no events of builds".into(),
+        status => format!("it answered {status}"),
+    };
+    Err(match status {
+        408 | 429 | 500.. => Refusal::Passing(why),
+        _ => Refusal::Final(why),
+    })
+}
+
+/// 32 hexadecimal digits by chance.
+fn new_id() -> std::io::Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The address without what may be a password in it.
+fn shown(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => match rest.split_once('/').map_or(rest, |(host, _)| host).rsplit_once('@') {
+            Some((login, _)) => format!("{scheme}://{}", rest.get(login.len() + 1..).unwrap_or_default()),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;
