@@ -26,9 +26,12 @@ pub(super) trait Bed: Sync {
 /// Makes an empty storage with this cap.
 pub(super) type New<'a> = &'a dyn Fn(Option<u64>) -> Box<dyn Bed + 'a>;
 
+/// A case with its name.
+type Case = (&'static str, fn(New<'_>));
+
 /// All of them, one after the other.
 pub(super) fn all(new: New<'_>) {
-    let cases: [(&str, fn(New<'_>)); 11] = [
+    let cases: [Case; 11] = [
         ("blobs", blobs),
         ("a long blob", a_long_blob),
         ("the first record stays", the_first_record_stays_and_needs_its_blobs),

@@ -60,8 +60,11 @@ impl<'a> Bed<'a> {
     }
 }
 
+/// A case with its name.
+type Case = (&'static str, fn(&Bed<'_>));
+
 /// Runs cases one after the other on the same database server and bucket.
-fn run(cases: &[(&str, fn(&Bed<'_>))]) {
+fn run(cases: &[Case]) {
     let Some(seaweed) = SeaweedFs::start() else { return };
     let Some(postgres) = PostgresServer::start() else { return };
     for (name, case) in cases {

@@ -109,10 +109,7 @@ impl Metadata for Postgres {
     }
 
     fn select(&self, table: Table, key: &RecordKey) -> Result<Vec<(i64, Record)>> {
-        self.run(async |client| {
-            let tx = client.build_transaction().read_only(true).start().await?;
-            records::select(&tx, table, key).await
-        })
+        self.run(async |client| records::select(client, table, key).await)
     }
 
     fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<Option<RecordPut>> {

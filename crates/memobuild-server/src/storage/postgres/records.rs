@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tokio_postgres::{Client, Transaction, types::Type};
+use tokio_postgres::{Client, GenericClient, Transaction, types::Type};
 
 use super::{account, blob_id, columns, signed};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rows under this key with their numbers, newest first.
-pub(super) async fn select(tx: &Transaction<'_>, table: Table, key: &RecordKey) -> Result<Vec<(i64, Record)>> {
+pub(super) async fn select(client: &impl GenericClient, table: Table, key: &RecordKey) -> Result<Vec<(i64, Record)>> {
     // One statement sees the rows of one moment.
     let sql = "SELECT r.id, r.value, n.kind, n.digest
                FROM (SELECT id, value, rank FROM records WHERE list = $1 AND namespace = $2 AND key = $3
@@ -22,7 +22,7 @@ pub(super) async fn select(tx: &Transaction<'_>, table: Table, key: &RecordKey) 
                LEFT JOIN names n ON n.record = r.id ORDER BY r.rank DESC, n.place";
     let (list, namespace, bytes) = (table == Table::Lists, key.namespace(), key.key().as_slice());
     let most = signed(LIST_ITEMS as u64);
-    let rows = tx
+    let rows = client
         .query_typed(sql, &[(&list, Type::BOOL), (&namespace, Type::TEXT), (&bytes, Type::BYTEA), (&most, Type::INT8)])
         .await?;
     let mut records: Vec<(i64, Record)> = Vec::new();
