@@ -12,7 +12,8 @@ use tempfile::NamedTempFile;
 
 use super::{
     Blob, MAX_ASKED, Remote as _,
-    envelope::{Described, DiffAt},
+    delta,
+    envelope::{Described, DiffAt, Like},
     tier::Tier,
 };
 use crate::{
@@ -40,6 +41,11 @@ enum Source {
     File(NamedTempFile),
     Bytes(Vec<u8>),
 }
+
+/// Bundles that are tried as dictionaries.
+const MAX_LIKE: usize = 4;
+/// Diffs that a machine may have to read for one.
+const MAX_DEPTH: u32 = 8;
 
 type Known = HashMap<BundleId, Arc<Vec<Described>>>;
 
@@ -158,22 +164,45 @@ impl Packing {
         pack: Pack,
         above: &mut Vec<BundleId>,
     ) -> Result<Vec<Described>, CacheError> {
-        let diff = self.tier.store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let packed = zstd::bulk::compress(&codec::encode(&diff), 3).map_err(CacheError::io("a diff"))?;
+        let mut needed: Vec<Described> = Vec::new();
+        for need in &pack.needs {
+            for described in self.describe_in(known, need, above)?.iter() {
+                if !needed.iter().any(|known| known.id == described.id) {
+                    needed.push(described.clone());
+                }
+            }
+        }
+        let (packed, like) = self.diff(id, &needed)?;
         let diff = match packed.len() <= DIFF_HERE {
             true => DiffAt::Here(packed),
             false => DiffAt::Blob(self.keep_bytes(packed)),
         };
-        let needs = pack.needs.clone();
-        let mut out = vec![Described { id: *id, diff, pack }];
-        for need in &needs {
-            for described in self.describe_in(known, need, above)?.iter() {
-                if !out.iter().any(|known| known.id == described.id) {
-                    out.push(described.clone());
-                }
+        needed.insert(0, Described { id: *id, diff, like, pack });
+        Ok(needed)
+    }
+
+    /// A bundle's diff, packed; with the most similar of the bundles that it needs, if that makes a long one shorter.
+    fn diff(&self, id: &BundleId, needed: &[Described]) -> Result<(Vec<u8>, Option<Like>), CacheError> {
+        let store = &self.tier.store;
+        let diff = |id: &BundleId| -> Result<Option<Vec<u8>>, CacheError> {
+            Ok(store.load_bundle(id)?.map(|diff| codec::encode(&diff)))
+        };
+        let io = CacheError::io("a diff");
+        let bytes = diff(id)?.ok_or(CacheError::NoBundle(*id))?;
+        let alone = delta::pack(&bytes, None).map_err(io)?;
+        if alone.len() <= DIFF_HERE {
+            return Ok((alone, None));
+        }
+        let mut best = (alone, None);
+        for need in needed.iter().take(MAX_LIKE) {
+            let depth = need.like.map_or(0, |like| like.depth) + 1;
+            let Some(like) = diff(&need.id)?.filter(|_| depth <= MAX_DEPTH) else { continue };
+            let packed = delta::pack(&bytes, Some(&like)).map_err(CacheError::io("a diff"))?;
+            if packed.len() < best.0.len() / 2 {
+                best = (packed, Some(Like { id: need.id, depth }));
             }
         }
-        Ok(out)
+        Ok(best)
     }
 
     /// Has these bytes at hand as a blob.
