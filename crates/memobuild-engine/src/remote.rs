@@ -51,6 +51,11 @@ impl Server {
         self.cache.to_spec()
     }
 
+    /// Whether it is given up, which was told.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.cache.is_given_up()
+    }
+
     /// Whether it gets results of that kind of step.
     fn gets(&self, session: &Session<'_>, step: &Step) -> bool {
         !matches!(step.op, Op::Run(_)) || self.single_owner || session.ownership() == OwnershipClass::True
@@ -65,7 +70,12 @@ impl Server {
             let value = facts::listed(&Known { set: seen.paths, last: seen.strong });
             Entry { ns: facts::SETS.into(), key: base, value }
         });
-        self.cache.offer(Finished { bundle: report.bundle, records, lists: item.into_iter().collect() });
+        let like = report.base.zip(report.bundle).filter(|_| report.executed()).map(|(base, bundle)| {
+            let (store, last) = (session.store.clone(), session.last_result(&base).map(|known| known.last));
+            Arc::new(move || facts::earlier_bundle(&store, &base, last, &bundle)) as Arc<_>
+        });
+        let lists = item.into_iter().collect();
+        self.cache.offer(Finished { bundle: report.bundle, records, lists, like });
     }
 
     /// Sends what is left, and says what was moved.

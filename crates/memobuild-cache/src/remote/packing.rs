@@ -44,6 +44,8 @@ enum Source {
 
 /// Bundles that are tried as dictionaries.
 const MAX_LIKE: usize = 4;
+/// Bundles that a machine may have to fetch for one that is like another.
+const MAX_CHAIN: usize = 8;
 /// Diffs that a machine may have to read for one.
 const MAX_DEPTH: u32 = 8;
 
@@ -58,9 +60,39 @@ impl Packing {
         Self { tier, described: Mutex::default(), sources: Mutex::default(), present: Mutex::default() }
     }
 
-    /// A bundle of the store and those that it needs, as the server has them or will have them.
-    pub(super) fn describe(&self, id: &BundleId) -> Result<Arc<Vec<Described>>, CacheError> {
-        self.describe_in(&mut lock(&self.described), id, &mut Vec::new())
+    /// A bundle of the store and those that it needs, as the server has them or will have them. What `like` holds, a
+    /// bundle that the server has, is not sent again.
+    pub(super) fn describe(&self, id: &BundleId, like: &(dyn Fn() -> Option<BundleId> + '_)) -> Result<Arc<Vec<Described>>, CacheError> {
+        let mut known = lock(&self.described);
+        if let Some(described) = known.get(id) {
+            return Ok(described.clone());
+        }
+        let mut above = vec![*id];
+        let described = match self.described_before(&mut known, id, &mut above)? {
+            Some(described) => described,
+            None => {
+                let like = like().filter(|like| like != id);
+                let like = like.map(|like| self.there(&mut known, &like)).transpose()?.flatten();
+                self.make(&mut known, id, &mut above, like)?
+            }
+        };
+        let described = Arc::new(described);
+        known.insert(*id, described.clone());
+        Ok(described)
+    }
+
+    /// A bundle that the server has, if a chain of bundles that need each other may grow by one more.
+    fn there(&self, known: &mut Known, id: &BundleId) -> Result<Option<BundleId>, CacheError> {
+        let described = match known.get(id).cloned().or_else(|| self.tier.described(id).map(Arc::new)) {
+            Some(described) => described,
+            None if !self.tier.store.holds_bundle(id) => return Ok(None),
+            None => match self.described_before(known, id, &mut vec![*id])? {
+                Some(described) => Arc::new(described),
+                None => return Ok(None),
+            },
+        };
+        known.insert(*id, described.clone());
+        Ok((described.len() < MAX_CHAIN).then_some(*id))
     }
 
     /// What was thought to be there is not: it is made anew when it is next asked for.
@@ -81,7 +113,7 @@ impl Packing {
         above.push(*id);
         let described = match self.described_before(known, id, above)? {
             Some(described) => described,
-            None => self.make(known, id, above)?,
+            None => self.make(known, id, above, None)?,
         };
         above.pop();
         let described = Arc::new(described);
@@ -113,10 +145,16 @@ impl Packing {
         known: &mut Known,
         id: &BundleId,
         above: &mut Vec<BundleId>,
+        like: Option<BundleId>,
     ) -> Result<Vec<Described>, CacheError> {
         let store = &self.tier.store;
         let diff = store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let contents = pack::contents(store, id, &diff, above)?;
+        let like = match like {
+            Some(like) => store.load_bundle(&like)?.map(|diff| (like, diff)),
+            None => None,
+        };
+        let like = like.as_ref().map(|(like, diff)| (like, &**diff));
+        let contents = pack::contents(store, id, &diff, above, like)?;
         let made = pack::write(store, &contents.packed, self.tier.scratch()?.path())?;
         let (blob, large) = (made.blob, self.large(&contents.large)?);
         self.keep(blob, Source::File(made.file));

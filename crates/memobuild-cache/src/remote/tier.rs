@@ -148,6 +148,11 @@ impl RemoteCache {
         spec.strip_prefix("remote:")
     }
 
+    /// Whether the server is given up, for now at least.
+    pub fn is_given_up(&self) -> bool {
+        self.tier.gate.is_open()
+    }
+
     /// Has a step's result sent, beside the build. Comes back at once.
     pub fn offer(&self, finished: Finished) {
         lock(&self.uploads).get_or_insert_with(|| Uploads::start(self.tier.clone())).offer(finished);

@@ -33,7 +33,7 @@ const SENT: &str = "remote.sent.v1";
 const SENT_HOLDS: u64 = 24 * 3600;
 
 /// A step's result, or other records that the build has learnt.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Finished {
     /// The change that the records are about.
     pub bundle: Option<BundleId>,
@@ -41,6 +41,8 @@ pub struct Finished {
     pub records: Vec<(&'static str, KeyDigest)>,
     /// Items to be added to lists, if any of the records is new.
     pub lists: Vec<Entry>,
+    /// Finds a bundle that is likely to hold much of the same, such as the step's last result. Called when that is of use.
+    pub like: Option<Arc<dyn Fn() -> Option<BundleId> + Send + Sync>>,
 }
 
 /// What was moved between here and a server.
@@ -265,7 +267,10 @@ impl Inner {
                 Some(described) => described,
                 // Its contents are elsewhere.
                 None if !store.holds_bundle(id) => return Ok(()),
-                None => self.packing.describe(id)?.to_vec(),
+                None => {
+                    let like = || finished.like.as_ref().and_then(|like| like());
+                    self.packing.describe(id, &like)?.to_vec()
+                }
             },
             None => Vec::new(),
         };
@@ -323,7 +328,7 @@ impl Inner {
                 self.packing.forget(&described.id, &missing);
             }
             if let Some(first) = bundles.first() {
-                self.packing.describe(&first.id)?;
+                self.packing.describe(&first.id, &|| None)?;
             }
             self.packing.send(&self.packing.missing(&missing)?)?;
         }
