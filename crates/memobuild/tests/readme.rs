@@ -52,10 +52,14 @@ fn the_commands_in_the_page_on_servers_work() {
         return;
     }
     let place = place();
-    let script: String = include_str!("../../../docs/shared-cache.md").split(MARK).skip(1).map(|block| {
-        let block = block.split("```").nth(1).unwrap();
-        block.lines().filter_map(|line| line.strip_prefix("$ ")).map(|line| format!("{line}\n")).collect::<String>()
-    }).collect();
+    let script: String = include_str!("../../../docs/shared-cache.md")
+        .split(MARK)
+        .skip(1)
+        .map(|block| {
+            let block = block.split("```").nth(1).unwrap();
+            block.lines().filter_map(|line| line.strip_prefix("$ ")).map(|line| format!("{line}\n")).collect::<String>()
+        })
+        .collect();
     assert!(script.lines().count() >= 5, "{script}");
     // One shell, for what the commands leave to each other.
     let script = format!("trap 'kill $(cat ../server.pid) || true' EXIT\n{script}trap - EXIT\n");

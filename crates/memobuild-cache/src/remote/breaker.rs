@@ -75,12 +75,14 @@ impl Switch {
     }
 }
 
+/// Called when it opens, with what opened it, and whether that is the first time.
+type Tell = Box<dyn Fn(&RemoteError, bool) + Send + Sync>;
+
 /// What is known of the breaker outside of it.
 pub(super) struct Gate {
     switch: Mutex<Switch>,
     told: AtomicBool,
-    /// Called when it opens, with what opened it, and whether that is the first time.
-    tell: Box<dyn Fn(&RemoteError, bool) + Send + Sync>,
+    tell: Tell,
 }
 
 impl Gate {

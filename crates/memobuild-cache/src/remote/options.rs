@@ -59,7 +59,9 @@ mod tests {
     fn addresses() {
         assert_eq!(RemoteOptions::new("http://h:1/").unwrap().url(), "http://h:1");
         assert_eq!(RemoteOptions::new("https://h/cache").unwrap().url(), "https://h/cache");
-        for wrong in ["", "h:1", "ftp://h", "http://", "https:///x", "http://u:p@h", "http://h?x", "http://h /", "http://h#"] {
+        for wrong in
+            ["", "h:1", "ftp://h", "http://", "https:///x", "http://u:p@h", "http://h?x", "http://h /", "http://h#"]
+        {
             assert!(RemoteOptions::new(wrong).is_err(), "{wrong}");
         }
     }

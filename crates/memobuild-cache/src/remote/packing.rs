@@ -11,8 +11,7 @@ use memobuild_tree::{BundleId, ContentDigest, KeyDigest, Sha256Digest, codec};
 use tempfile::NamedTempFile;
 
 use super::{
-    Blob, MAX_ASKED, Remote as _,
-    delta,
+    Blob, MAX_ASKED, Remote as _, delta,
     envelope::{Described, DiffAt, Like},
     tier::Tier,
 };
@@ -62,7 +61,11 @@ impl Packing {
 
     /// A bundle of the store and those that it needs, as the server has them or will have them. What `like` holds, a
     /// bundle that the server has, is not sent again.
-    pub(super) fn describe(&self, id: &BundleId, like: &(dyn Fn() -> Option<BundleId> + '_)) -> Result<Arc<Vec<Described>>, CacheError> {
+    pub(super) fn describe(
+        &self,
+        id: &BundleId,
+        like: &(dyn Fn() -> Option<BundleId> + '_),
+    ) -> Result<Arc<Vec<Described>>, CacheError> {
         let mut known = lock(&self.described);
         if let Some(described) = known.get(id) {
             return Ok(described.clone());

@@ -232,9 +232,7 @@ impl Inner {
         for (finished, blobs) in before {
             // A server that has lost something may have lost what can't be asked for as well.
             let lost = blobs.iter().any(|blob| missing.contains(blob)) || (blobs.is_empty() && !missing.is_empty());
-            if lost
-                && let Err(e) = self.publish(&finished, false)
-            {
+            if lost && let Err(e) = self.publish(&finished, false) {
                 self.unsent(&e);
             }
         }
@@ -246,7 +244,8 @@ impl Inner {
             return Ok(());
         }
         let store = &self.tier.store;
-        let (mut values, mut before): (Vec<(RecordName, Vec<u8>)>, Option<Vec<Blob>>) = Default::default();
+        let mut values: Vec<(RecordName, Vec<u8>)> = Vec::new();
+        let mut before: Option<Vec<Blob>> = None;
         for (ns, key) in &finished.records {
             let Some((name, false)) = self.tier.name(ns, key) else { continue };
             if self.tier.remote.has(&name) {

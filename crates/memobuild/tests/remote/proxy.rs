@@ -120,7 +120,8 @@ fn pass(mut client: TcpStream, to: &str, seen: &Mutex<Seen>, fault: Fault) -> st
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     let is_blob = first.starts_with("GET /cache/layer/");
-    let is_record = first.starts_with("GET /record/") && !first.ends_with("/list") && answer.starts_with(b"HTTP/1.1 200");
+    let is_record =
+        first.starts_with("GET /record/") && !first.ends_with("/list") && answer.starts_with(b"HTTP/1.1 200");
     let at = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     let middle = at + (answer.len() - at) / 2;
     match fault {

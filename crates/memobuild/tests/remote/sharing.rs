@@ -177,6 +177,41 @@ fn thirty_thousand_small_files_are_a_handful_of_requests() {
     assert_eq!(asked.iter().filter(is_content).count(), 2, "diff and pack: {asked:?}");
 }
 
+/// Their owners are no true ones.
+#[test]
+fn results_of_a_user_with_one_id_stay_there() {
+    if !rustix::process::geteuid().is_root() || !traced() {
+        println!("skipped: needs root, to be somebody else");
+        return;
+    }
+    let (server, mut project) = (Server::start(), project());
+    let root = project.place.path("..");
+    project.runner = ["setpriv", "--reuid", "64321", "--regid", "64321", "--clear-groups"].map(String::from).to_vec();
+    project.write("../settings.toml", &format!("[remote]\nurl = {:?}\nsingle-owner = true\n", server.url()));
+    project.shell(&format!("chown -R 64321:64321 {}", root.display()));
+    let doctor = project.command(&["doctor"]).output();
+    let able =
+        |out: &std::process::Output| text(&out.stdout).lines().any(|l| l.starts_with("traced ") && l.contains(" ok "));
+    if !doctor.is_ok_and(|out| able(&out)) {
+        println!("skipped: another user can't run steps here");
+        return;
+    }
+    let first = well(&project, "one", &server.url(), &[]);
+    assert!(summary(&first).contains("results of RUN steps stay here"), "{}", summary(&first));
+    let second = well(&project, "two", &server.url(), &[]);
+    assert_eq!(second.runs().len(), 4, "{second:?}");
+    let asked = |machine: &str| {
+        let mut command = project.build_command(&[]);
+        command.env("MEMOBUILD_CACHE_DIR", crate::dir(&project, machine));
+        command.env("MEMOBUILD_CONFIG", project.place.path("../settings.toml"));
+        crate::support::Built::of(command.output().unwrap())
+    };
+    let third = asked("three");
+    assert!(third.output.status.success() && third.runs().len() == 4, "{third:?}");
+    let fourth = asked("four");
+    assert!(fourth.output.status.success() && fourth.ran.is_empty(), "{fourth:?}");
+}
+
 /// What a step yields is there for others while a later one still runs.
 #[test]
 fn results_are_sent_while_the_build_goes_on() {
