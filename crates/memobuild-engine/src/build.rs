@@ -82,7 +82,7 @@ fn run(
     record: &mut BuildRecord,
 ) -> Result<BuildOutcome, EngineError> {
     let bases = Bases::new(store, request);
-    let share = Share::begin(store, request, &bases.registries());
+    let share = Share::begin(store, request, &bases.registries(), observer);
     let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     for finding in &planned.findings {
@@ -90,7 +90,7 @@ fn run(
         observer.event(TraceEvent::Warning { message });
     }
     record.targets = targets(&planned.plan);
-    let built = past_damage(store, observer, cancel, || {
+    let built = past_damage(store, observer, cancel, &share, || {
         let session = session(store, request, &planned, &bases, &input, observer, &cancel.child(), &share)?;
         session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
         let Done { values, mut reports } = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL));
@@ -139,14 +139,17 @@ fn past_damage<T>(
     store: &Store,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
+    share: &Share,
     mut attempt: impl FnMut() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     loop {
         let before = store.set_aside_count();
         match attempt() {
             Err(_) if store.set_aside_count() > before && !cancel.is_cancelled() => {
-                let message = "part of the cache was damaged and has been set aside; what it held is built again";
-                observer.event(TraceEvent::Warning { message: message.into() });
+                if !share.has_told() {
+                    let message = "part of the cache was damaged and has been set aside; what it held is built again";
+                    observer.event(TraceEvent::Warning { message: message.into() });
+                }
             }
             other => return other,
         }
@@ -260,14 +263,15 @@ pub fn foresee(
 ) -> Result<Foreseen, EngineError> {
     let _lease = store.lease()?;
     let bases = Bases::new(store, request);
-    let share = Share::begin(store, &BuildRequest { cache_to: Vec::new(), ..request.clone() }, &bases.registries());
+    let reading = BuildRequest { cache_to: Vec::new(), ..request.clone() };
+    let share = Share::begin(store, &reading, &bases.registries(), observer);
     let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     let cancel = Cancel::new();
     let mut record = BuildRecord::begin(request);
     record.targets = targets(&planned.plan);
     let session = session(store, request, &planned, &bases, &input, observer, &cancel, &share)?;
-    let (trees, diffs) = past_damage(store, observer, &cancel, || {
+    let (trees, diffs) = past_damage(store, observer, &cancel, &share, || {
         let (values, reports, diffs) = look_ahead(&session, reach)?;
         record.steps = reports;
         let tree = |(id, value): (usize, &Option<Arc<Value>>)| Some((id + 1, value.as_ref()?.known()?));
