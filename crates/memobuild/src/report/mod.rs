@@ -42,13 +42,8 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// What `MEMOBUILD_REMOTE_URL` and `MEMOBUILD_TOKEN` say; `None` if that is no server that can be told.
-    pub(crate) fn from_environment() -> Option<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        Self::new(&variable("MEMOBUILD_REMOTE_URL")?, variable("MEMOBUILD_TOKEN").as_deref())
-    }
-
-    fn new(url: &str, token: Option<&str>) -> Option<Self> {
+    /// A server, with the token that it is shown; `None` if it is none that can be told.
+    pub(crate) fn new(url: &str, token: Option<&str>) -> Option<Self> {
         let url = url.trim_end_matches('/');
         let (scheme, host) = url.split_once("://")?;
         if !matches!(scheme, "http" | "https") || host.is_empty() {

@@ -162,7 +162,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true, help_heading = "Display")]
     pub(crate) progress: ProgressMode,
 
-    /// Don't show this build on the server that MEMOBUILD_REMOTE_URL names
+    /// Don't show this build on the server that results are shared with
     #[arg(long, help_heading = "Display")]
     pub(crate) no_report: bool,
 

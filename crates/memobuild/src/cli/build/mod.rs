@@ -42,8 +42,13 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
         None => None,
     };
     let loads = request::loads(&args);
-    let told = if args.no_report { None } else { reporting::Destination::from_environment() };
+    let reports = !args.no_report;
     let request = request::from_args(args)?;
+    let told = request
+        .remote
+        .as_ref()
+        .filter(|_| reports)
+        .and_then(|remote| reporting::Destination::new(remote.url(), remote.token.as_deref()));
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
     if dry_run {
