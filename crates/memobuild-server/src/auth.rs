@@ -14,7 +14,7 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority};
 
-use crate::reply::ApiError;
+use crate::{reply::ApiError, rexec};
 
 /// What a client may do; each scope includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,13 +170,7 @@ impl Auth {
     /// Whether a request may go on; the name of its token, for the log.
     pub(crate) fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<&str, ApiError> {
         let Some(needed) = needed(method, path) else { return Ok("-") };
-        let (name, scope) = match headers.get(header::AUTHORIZATION) {
-            // Where there are no tokens none is better than another.
-            Some(value) if !self.tokens.is_empty() => {
-                self.token(value).map(|t| (t.name.as_str(), t.scope)).ok_or_else(unauthorized)?
-            }
-            _ => ("-", self.anonymous.ok_or_else(unauthorized)?),
-        };
+        let (name, scope) = self.client(headers)?;
         if scope < needed {
             let message = format!("this needs the scope {}, and the client has {}", needed.name(), scope.name());
             return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).with("scope", needed.name()));
@@ -190,6 +184,17 @@ impl Auth {
             ));
         }
         Ok(name)
+    }
+
+    /// Whose request it is, and what that client may do.
+    pub(crate) fn client(&self, headers: &HeaderMap) -> Result<(&str, Scope), ApiError> {
+        Ok(match headers.get(header::AUTHORIZATION) {
+            // Where there are no tokens none is better than another.
+            Some(value) if !self.tokens.is_empty() => {
+                self.token(value).map(|t| (t.name.as_str(), t.scope)).ok_or_else(unauthorized)?
+            }
+            _ => ("-", self.anonymous.ok_or_else(unauthorized)?),
+        })
     }
 
     /// All hashes are compared, each in constant time ([`blake3::Hash`] sees to that).
@@ -206,6 +211,10 @@ impl Auth {
 
 /// The one place that says which scope a request needs; what is not named here changes something.
 fn needed(method: &Method, path: &str) -> Option<Scope> {
+    // Whatever the method: a call is what its path names.
+    if let Some(scope) = rexec::needed(path) {
+        return Some(scope);
+    }
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
         (&Method::GET | &Method::HEAD, _) | (&Method::POST, "/cache/missing") => Some(Scope::Read),

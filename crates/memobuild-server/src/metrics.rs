@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: AtomicU64,
     requests: Mutex<BTreeMap<(String, &'static str, u16), u64>>,
     durations: Mutex<BTreeMap<String, Durations>>,
+    failed_calls: Mutex<BTreeMap<(String, i32), u64>>,
 }
 
 #[derive(Default)]
@@ -72,6 +73,12 @@ impl Metrics {
         durations.sum += seconds;
     }
 
+    /// Counts a gRPC call that failed, by its status code; HTTP's is always 200.
+    pub(crate) fn call_failed(&self, route: &str, code: i32) {
+        let key = (route.to_owned(), code);
+        *self.failed_calls.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
+
     /// The text for Prometheus.
     pub(crate) fn text(&self, usage: &Usage) -> String {
         let mut out = String::new();
@@ -80,6 +87,11 @@ impl Metrics {
         for ((route, method, status), n) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
             let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
             let _ = writeln!(out, "memobuild_http_requests_total{{{labels}}} {n}");
+        }
+        let name = "memobuild_grpc_failures_total";
+        head(&mut out, name, "counter", "Calls that were answered with a gRPC status other than OK.");
+        for ((route, code), n) in &*self.failed_calls.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = writeln!(out, "{name}{{code=\"{code}\",route=\"{route}\"}} {n}");
         }
         let name = "memobuild_http_request_duration_seconds";
         head(&mut out, name, "histogram", "Time from a request's head to its answer's.");

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http1;
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,6 +23,7 @@ use crate::{
     Config, ServerError,
     auth::Auth,
     metrics::{Metrics, add},
+    opening::Opening,
     patience::Patient,
     routes::{self, App},
     storage::{DiskStorage, Storage},
@@ -117,8 +117,7 @@ impl Server {
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
+        let http = protocols(app.config.idle_timeout);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -134,9 +133,10 @@ impl Server {
                     Ok((stream, _)) => {
                         // Answers are written whole; waiting to join them with later ones only delays them.
                         let _ = stream.set_nodelay(true);
-                        let io = TokioIo::new(Patient::new(stream, app.config.idle_timeout));
+                        let io = Patient::new(stream, app.config.idle_timeout);
+                        let io = TokioIo::new(Opening::new(io, app.config.idle_timeout));
                         let service = TowerToHyperService::new(router.clone());
-                        let connection = graceful.watch(http.serve_connection(io, service));
+                        let connection = graceful.watch(http.serve_connection(io, service).into_owned());
                         let metrics = app.metrics.clone();
                         tokio::spawn(async move {
                             add(&metrics.connections, 1);
@@ -164,6 +164,24 @@ impl Server {
             tracing::warn!("cannot write down what was used last: {error}");
         }
     }
+}
+
+/// HTTP/1.1, and HTTP/2 for clients that begin with its preface (RFC 9113 section 3.3): gRPC has nothing else.
+fn protocols(idle: Duration) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(64 << 10);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(idle)
+        .keep_alive_timeout(idle)
+        // Each may have a file open and a few pieces in memory.
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 << 10)
+        .max_send_buf_size(256 << 10)
+        // The defaults, 64 KiB, are one round trip for each of them.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    http
 }
 
 /// As many files as this process may have.

@@ -70,7 +70,7 @@ pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: 
     receive(app, layer(name)?, request).await
 }
 
-async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
+pub(super) async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     let storage = app.storage.clone();
     let size = blocking(move || storage.blob_size(id)).await?;
     app.metrics.looked_up(false, size.is_some());
@@ -86,7 +86,7 @@ async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     Ok(response)
 }
 
-async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
+pub(super) async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
     let shared = app.clone();
     let response = blocking(move || read(&shared, id, &headers)).await?;
     app.metrics.looked_up(false, response.is_some());
@@ -138,7 +138,7 @@ fn body(app: &App, source: Box<dyn std::io::Read + Send>, length: Option<u64>) -
     Ok(Body::new(BlobBody::start(source, length, app.metrics.clone()).map_err(failed)?))
 }
 
-async fn receive(app: Arc<App>, id: BlobId, request: Request) -> Answer {
+pub(super) async fn receive(app: Arc<App>, id: BlobId, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let zstd = match text(&parts.headers, header::CONTENT_ENCODING) {
         None => false,

@@ -1,6 +1,8 @@
 //! The routes, one file each, and what is done for all of them: who may, how it is counted, what every answer says.
 
+mod bazel;
 mod blob;
+mod ccache;
 mod conditions;
 mod gc;
 mod health;
@@ -14,7 +16,7 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing,
@@ -23,7 +25,7 @@ use hyper::body::Body as _;
 
 use crate::{
     API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError,
-    storage::Storage,
+    rexec, storage::Storage,
 };
 
 /// What all requests share.
@@ -35,7 +37,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    fn incoming(&self, body: Body) -> Incoming {
+    pub(crate) fn incoming(&self, body: Body) -> Incoming {
         Incoming::new(body, self.config.idle_timeout, self.metrics.clone())
     }
 }
@@ -43,7 +45,9 @@ impl App {
 type Answer = Result<Response, ApiError>;
 
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    bazel::routes(Router::new())
+        .merge(ccache::routes())
+        .merge(rexec::routes(&app))
         .route("/cache/missing", routing::post(missing::missing))
         .route("/cache/{digest}", routing::head(blob::head).get(blob::get).put(blob::put))
         .route("/cache/layer/{digest}", routing::head(blob::head_layer).get(blob::get_layer).put(blob::put_layer))
@@ -68,7 +72,11 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = request.uri().path().to_owned();
     // Who asks first has sent nothing yet, and is not to be told to.
-    let asks = request.headers().contains_key(header::EXPECT) || request.body().is_end_stream();
+    // On HTTP/2 what is left is refused for its stream alone.
+    let asks = request.version() == Version::HTTP_2
+        || request.headers().contains_key(header::EXPECT)
+        || request.body().is_end_stream();
+    let grpc = rexec::is_grpc(request.headers());
     let (request, rest) = if asks { (request, None) } else { lent(request) };
     let mut client = "-".to_owned();
     let mut response = match app.auth.check(request.method(), &path, request.headers()) {
@@ -78,7 +86,7 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         }
         Err(error) => {
             drop(request);
-            error.into_response()
+            if grpc { rexec::refusal(error) } else { error.into_response() }
         }
     };
     if let Some(rest) = rest {

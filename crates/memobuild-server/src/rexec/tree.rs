@@ -1,0 +1,118 @@
+//! GetTree: a directory and all below it, in pages.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bazel_remote_apis::build::bazel::remote::execution::v2 as rex;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::{Status, codegen::tokio_stream::Stream};
+
+use super::{
+    digest::{self, Function},
+    status,
+};
+use crate::{
+    reply::{ApiError, blocking},
+    results::whole,
+    storage::Storage,
+};
+
+/// Directories in a page, unless the client asks for fewer; bytes of one, so that clients can take it.
+const PAGE: usize = 1000;
+const PAGE_BYTES: usize = 1 << 20;
+
+/// Bytes of one directory.
+const DIRECTORY: u64 = 32 << 20;
+
+type Page = Result<rex::GetTreeResponse, Status>;
+
+/// Pages as they are made, a few ahead of the client at most.
+pub(super) struct Pages(mpsc::Receiver<Page>);
+
+impl Stream for Pages {
+    type Item = Page;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Page>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// All pages come in one stream, so that no token is needed to go on.
+///
+/// # Errors
+/// `not_found` if the root is not there. Directories below it that are missing are left out, as the API has it.
+pub(super) async fn pages(storage: Arc<dyn Storage>, request: rex::GetTreeRequest) -> Result<Pages, ApiError> {
+    if !request.page_token.is_empty() {
+        return Err(ApiError::bad("invalid_value", "not a page token that was given here"));
+    }
+    let function = Function::of(request.digest_function)?;
+    let root = request.root_digest.ok_or_else(|| ApiError::bad("invalid_digest", "the root has no digest"))?;
+    let most = usize::try_from(request.page_size).ok().filter(|n| *n > 0).map_or(PAGE, |n| n.min(PAGE));
+    let first = {
+        let (storage, root) = (storage.clone(), root.clone());
+        blocking(move || directory(&*storage, function, &root)).await?
+    };
+    let first = first.ok_or_else(|| ApiError::not_found("directory"))?;
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = walk(&*storage, function, root.hash, first, most, &sender) {
+            let _ = sender.blocking_send(Err(status(error)));
+        }
+    });
+    Ok(Pages(receiver))
+}
+
+fn walk(
+    storage: &dyn Storage,
+    function: Function,
+    root: String,
+    first: rex::Directory,
+    most: usize,
+    pages: &mpsc::Sender<Page>,
+) -> Result<(), ApiError> {
+    let mut seen = HashSet::from([root]);
+    let mut open = VecDeque::new();
+    let mut page = rex::GetTreeResponse::default();
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(found) = next.take() {
+        open.extend(found.directories.iter().filter_map(|node| node.digest.clone()));
+        bytes += found.encoded_len();
+        page.directories.push(found);
+        while next.is_none() {
+            let Some(digest) = open.pop_front() else { break };
+            if seen.insert(digest.hash.clone()) {
+                next = directory(storage, function, &digest)?;
+            }
+        }
+        let full = page.directories.len() >= most || bytes >= PAGE_BYTES;
+        if full || next.is_none() {
+            bytes = 0;
+            // The client is gone.
+            if pages.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn directory(
+    storage: &dyn Storage,
+    function: Function,
+    digest: &rex::Digest,
+) -> Result<Option<rex::Directory>, ApiError> {
+    let (id, size) = digest::blob(function, digest)?;
+    if size > DIRECTORY {
+        return Err(ApiError::too_large(DIRECTORY));
+    }
+    let Some(bytes) = whole(storage, id, size)? else { return Ok(None) };
+    rex::Directory::decode(bytes.as_slice())
+        .map(Some)
+        .map_err(|_| ApiError::bad("invalid_value", format!("{id} is not a directory")))
+}
