@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a failure here is a failed test")]
 
 mod access;
+mod bazel;
 mod blobs;
 mod care;
 mod client;
 mod crash;
+mod grpc;
 mod records;
