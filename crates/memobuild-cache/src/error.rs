@@ -6,6 +6,8 @@ use memobuild_oci::{layer::LayerError, registry::RegistryError};
 use memobuild_store::StoreError;
 use memobuild_tree::{BundleId, Sha256Digest};
 
+use crate::remote::RemoteError;
+
 /// A failure of a shared cache.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -51,6 +53,9 @@ pub enum CacheError {
     /// A bundle was pruned while it was to be exported.
     #[error("bundle {0} is not in the store any more")]
     NoBundle(BundleId),
+    /// A server.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 impl CacheError {

@@ -28,7 +28,9 @@ use crate::{
 };
 
 /// Records of packs made before: by bundle.
-const PACKS: &str = "cache.pack.v1";
+pub(crate) const PACKS: &str = "cache.pack.v1";
+/// Records of large files packed before: by content.
+pub(crate) const FILES: &str = "cache.file.v1";
 /// Packs made and sent at once.
 const WORKERS: usize = 2;
 
@@ -70,8 +72,8 @@ struct Inner {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Remembered {
-    pack: Pack,
+pub(crate) struct Remembered {
+    pub(crate) pack: Pack,
 }
 
 impl Exporter {
@@ -180,7 +182,7 @@ impl Inner {
             return Ok(pack);
         }
         let diff = self.store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let contents = pack::contents(&self.store, id, &diff)?;
+        let contents = pack::contents(&self.store, id, &diff, &[])?;
         let made = pack::write(&self.store, &contents.packed, self.scratch()?.path())?;
         let blob = made.blob;
         self.put(blob, PACK, made.file.path())?;
@@ -198,7 +200,6 @@ impl Inner {
     }
 
     fn large(&self, content: &memobuild_tree::ContentDigest) -> Result<Large, CacheError> {
-        const FILES: &str = "cache.file.v1";
         let key = KeyDigest::from_bytes(*content.as_bytes());
         if let Some(known) = self.store.record_here(FILES, &key)?
             && let Ok(large) = serde_json::from_slice::<Large>(&known)

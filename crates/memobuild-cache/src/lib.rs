@@ -26,6 +26,7 @@ mod export;
 mod import;
 mod inline;
 mod pack;
+mod remote;
 mod table;
 
 pub use depot::Place;
@@ -33,6 +34,7 @@ pub use error::CacheError;
 pub use export::{ExportReport, Exporter, Sources};
 pub use import::Importer;
 pub use inline::{FIELD as INLINE_FIELD, inline};
+pub use remote::{Finished, Namespace, RemoteCache, RemoteError, RemoteOptions, RemoteReport};
 pub use table::Entry;
 
 /// What a build hands over when all its steps are done.

@@ -38,8 +38,13 @@ pub(crate) struct Contents {
 }
 
 /// Sorts the contents of a diff. Those that other bundles hold are left there, unless that would mean to send a bundle
-/// for less than a quarter of its bytes.
-pub(crate) fn contents(store: &Store, id: &BundleId, diff: &Diff) -> Result<Contents, CacheError> {
+/// for less than a quarter of its bytes, or that bundle is one of `avoided`.
+pub(crate) fn contents(
+    store: &Store,
+    id: &BundleId,
+    diff: &Diff,
+    avoided: &[BundleId],
+) -> Result<Contents, CacheError> {
     let mut out = Contents::default();
     let mut seen = HashSet::new();
     let mut elsewhere: BTreeMap<BundleId, (u64, Vec<ContentDigest>)> = BTreeMap::new();
@@ -53,7 +58,7 @@ pub(crate) fn contents(store: &Store, id: &BundleId, diff: &Diff) -> Result<Cont
         } else if file.size > LARGE_FILE {
             out.packed.push(file.content);
         } else {
-            match store.bundle_of(&file.content).filter(|other| other != id) {
+            match store.bundle_of(&file.content).filter(|other| other != id && !avoided.contains(other)) {
                 Some(other) => {
                     let (bytes, all) = elsewhere.entry(other).or_default();
                     *bytes += file.size;

@@ -18,7 +18,8 @@ use crate::{
     value::{Source, Value},
 };
 
-const TREES: &str = "base-tree";
+/// Namespace of base images' trees, by their layers.
+pub(crate) const TREES: &str = "base-tree";
 
 /// Finds base images and keeps what it found.
 pub(crate) struct Bases<'a> {

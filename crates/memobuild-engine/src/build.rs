@@ -82,7 +82,7 @@ fn run(
     record: &mut BuildRecord,
 ) -> Result<BuildOutcome, EngineError> {
     let bases = Bases::new(store, request);
-    let share = Share::begin(store, request, &bases.registries());
+    let share = Share::begin(store, request, &bases.registries(), observer);
     let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     for finding in &planned.findings {
@@ -260,7 +260,8 @@ pub fn foresee(
 ) -> Result<Foreseen, EngineError> {
     let _lease = store.lease()?;
     let bases = Bases::new(store, request);
-    let share = Share::begin(store, &BuildRequest { cache_to: Vec::new(), ..request.clone() }, &bases.registries());
+    let reading = BuildRequest { cache_to: Vec::new(), ..request.clone() };
+    let share = Share::begin(store, &reading, &bases.registries(), observer);
     let input = input::load(store, request)?;
     let planned = plan(request, &input, &bases)?;
     let cancel = Cancel::new();

@@ -18,6 +18,7 @@ pub mod history;
 mod input;
 mod keys;
 pub mod memo;
+mod remote;
 mod request;
 mod resolve;
 mod schedule;
@@ -34,7 +35,7 @@ pub use attest::{Attestations, Provenance};
 pub use build::{Foreseen, Reach, build, dry_run, foresee};
 pub use error::EngineError;
 pub use history::StepReport;
-pub use memobuild_cache::Place as CachePlace;
+pub use memobuild_cache::{Place as CachePlace, RemoteOptions};
 pub use memobuild_sandbox::Cancel;
 pub use request::{
     BuildOutcome, BuildRequest, CacheTarget, Compression, CompressionMethod, ContextInput, Destination,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use memobuild_cache::Place;
+use memobuild_cache::{Place, RemoteOptions};
 use memobuild_oci::{image::StoredImage, reference::Reference, registry::RegistryOptions};
 use memobuild_plan::model::Options;
 use memobuild_tree::Sha256Digest;
@@ -52,6 +52,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<Place>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheTarget>,
+    /// `--remote`: the server that results are shared with.
+    pub remote: Option<RemoteOptions>,
 }
 
 /// `--cache-to`.
@@ -92,6 +94,7 @@ impl Default for BuildRequest {
             sign: None,
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            remote: None,
         }
     }
 }

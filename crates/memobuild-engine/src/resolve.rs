@@ -9,7 +9,8 @@ use crate::{
     users::{self, ExecUser, UserError},
 };
 
-const USERS: &str = "user.v1";
+/// Namespace of users, by name and by the files that tell.
+pub(crate) const USERS: &str = "user.v1";
 
 /// Who a RUN of that `USER` is. The inner error: nobody can be found, which is the step's own failure.
 pub(crate) fn exec_user(

@@ -19,6 +19,7 @@ use memobuild_tree::{BundleId, KeyDigest};
 use crate::{
     BuildRequest, CacheTarget, EngineError, StepReport, bases,
     memo::{exact, facts},
+    remote::Server,
     session::Session,
     step,
 };
@@ -34,6 +35,7 @@ pub(crate) struct Share {
     /// Whether any cache is to be written.
     writes: bool,
     noted: Mutex<Noted>,
+    server: Option<Server>,
     _joined: Vec<(Joined, Provided)>,
 }
 
@@ -58,7 +60,12 @@ struct Noticed {
 
 impl Share {
     /// Opens the caches to read from; they are read while the build is planned.
-    pub(crate) fn begin(store: &Store, request: &BuildRequest, registries: &Registries) -> Self {
+    pub(crate) fn begin(
+        store: &Store,
+        request: &BuildRequest,
+        registries: &Registries,
+        observer: &Arc<dyn Observer>,
+    ) -> Self {
         let platform = request.options.platforms.first().unwrap_or(&request.options.build_platform);
         let importer = |place: &Place| Arc::new(Importer::new(place.clone(), platform, registries, store));
         let importers: Vec<Arc<Importer>> = request.cache_from.iter().map(importer).collect();
@@ -77,9 +84,11 @@ impl Share {
             _joined: importers.iter().map(join).collect(),
             exporters: Mutex::new(request.cache_to.iter().filter_map(exporter).collect()),
             wants_inline: request.cache_to.iter().any(|target| target.place.is_none()),
-            writes: !request.cache_to.is_empty(),
+            writes: !request.cache_to.is_empty() || request.remote.is_some(),
             importers,
             noted: Mutex::default(),
+            // Asked last: what other caches hold is at hand once they were read.
+            server: request.remote.as_ref().map(|options| Server::join(options, store, observer)),
         }
     }
 
@@ -89,7 +98,8 @@ impl Share {
 
     /// Where results that are not here come from.
     pub(crate) fn places(&self) -> Vec<String> {
-        self.importers.iter().map(|importer| importer.place().to_spec()).collect()
+        let importers = self.importers.iter().map(|importer| importer.place().to_spec());
+        importers.chain(self.server.as_ref().map(Server::to_spec)).collect()
     }
 
     /// Remembers records that others need to find a step's result.
@@ -131,7 +141,11 @@ impl Share {
         let noticed = noted.steps.entry(step.id.0).or_default();
         noticed.records.extend(names.into_iter().flatten());
         (noticed.bundle, noticed.in_image, noticed.is_run) = (report.bundle, in_image, is_run);
+        let records = noticed.records.iter().copied().collect();
         drop(noted);
+        if let Some(server) = &self.server {
+            server.done(session, step, report, records);
+        }
         let Some(bundle) = report.bundle.filter(|bundle| self.can_send(session.store, bundle)) else { return };
         for (target, exporter) in self.exporters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if (target.max || in_image) && shares(session, target, is_run) {
@@ -150,10 +164,7 @@ impl Share {
         let store = session.store;
         let mut out = Collected::default();
         let mut names: BTreeSet<Name> = BTreeSet::new();
-        for image in &session.bases {
-            names.insert(bases::record(image));
-            names.extend(image.layers.iter().map(|layer| image::contents_record(&layer.diff_id)));
-        }
+        names.extend(base_records(session));
         let noted = self.noted();
         names.extend(&noted.general);
         for noticed in noted.steps.values().filter(|noticed| shares(session, target, noticed.is_run)) {
@@ -226,6 +237,10 @@ impl Share {
             }
             session.emit(TraceEvent::Exporting { what, finished: true });
         }
+        if let Some(server) = &self.server {
+            let general = self.noted().general.iter().copied().chain(base_records(session)).collect();
+            server.finish(session, general);
+        }
         failure.map_or(Ok(()), Err)
     }
 
@@ -253,6 +268,15 @@ impl Share {
             observer.event(TraceEvent::Warning { message });
         }
     }
+}
+
+/// What is known of the base images.
+fn base_records(session: &Session<'_>) -> Vec<Name> {
+    let of = |image: &Arc<image::BaseImage>| {
+        let contents = image.layers.iter().map(|layer| image::contents_record(&layer.diff_id));
+        std::iter::once(bases::record(image)).chain(contents).collect::<Vec<Name>>()
+    };
+    session.bases.iter().flat_map(of).collect()
 }
 
 fn failed(error: &CacheError) -> EngineError {

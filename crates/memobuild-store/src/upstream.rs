@@ -46,12 +46,10 @@ impl Store {
         self.with_upstreams(|all| all.clone())
     }
 
-    /// Every value of that key: the one here, then those of upstreams. For records that may be there without what they
-    /// name, and for lists that are to be read together.
-    pub fn record_get_all(&self, ns: &str, key: &KeyDigest) -> Result<Vec<Vec<u8>>> {
-        let mut out: Vec<Vec<u8>> = self.record_here(ns, key)?.into_iter().collect();
-        out.extend(self.upstreams().iter().flat_map(|upstream| upstream.records(ns, key)));
-        Ok(out)
+    /// Every value that upstreams have of that key. For records that may be here without what they name, and for lists
+    /// that are to be read together.
+    pub fn records_upstream(&self, ns: &str, key: &KeyDigest) -> Vec<Vec<u8>> {
+        self.upstreams().iter().flat_map(|upstream| upstream.records(ns, key)).collect()
     }
 
     pub(crate) fn record_upstream(&self, ns: &str, key: &KeyDigest) -> Option<Vec<u8>> {

@@ -7,6 +7,7 @@ mod breaker;
 mod envelope;
 mod error;
 mod flight;
+mod grpc;
 mod http;
 mod memory;
 mod metrics;

@@ -8,7 +8,7 @@ use crate::EngineError;
 
 /// Version of the encoding below and of the semantics of step results: raised whenever a step of the same definition
 /// could yield something else than before.
-const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 3;
 /// Namespace of results.
 pub(crate) const RESULTS: &str = "result";
 /// Namespace of what definitions were seen with.
@@ -79,9 +79,13 @@ impl Memo {
 
 /// The result under a key, if there is one and its bundle is there.
 pub(crate) fn find(store: &Store, key: &KeyDigest) -> Result<Option<Memo>, EngineError> {
-    let all = store.record_get_all(RESULTS, key)?;
     let whole = |memo: &Memo| memo.bundle.is_none_or(|bundle| store.has_bundle(&bundle));
-    Ok(all.iter().filter_map(|bytes| Memo::decode(bytes)).find(whole))
+    let first = |all: &[Vec<u8>]| all.iter().filter_map(|bytes| Memo::decode(bytes)).find(whole);
+    if let Some(memo) = first(&Vec::from_iter(store.record_here(RESULTS, key)?)) {
+        return Ok(Some(memo));
+    }
+    // Others are asked only if there is none here: they may be far away.
+    Ok(first(&store.records_upstream(RESULTS, key)))
 }
 
 /// Records a result under its keys. A result that is known already is replaced: this one was made later, on demand. One

@@ -93,13 +93,43 @@ fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// The path sets of a step, most recently useful first: those known here, then those of shared caches.
 pub fn known(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
+    let mut out = known_here(store, base)?;
+    out.extend(known_elsewhere(store, base, &out));
+    Ok(out)
+}
+
+/// Those known here.
+pub(crate) fn known_here(store: &Store, base: &KeyDigest) -> Result<Vec<Known>, EngineError> {
+    Ok(distinct(store.record_here(SETS, base)?.into_iter().collect(), &[]))
+}
+
+/// Those of shared caches that are not among these.
+pub(crate) fn known_elsewhere(store: &Store, base: &KeyDigest, here: &[Known]) -> Vec<Known> {
+    distinct(store.records_upstream(SETS, base), here)
+}
+
+fn distinct(lists: Vec<Vec<u8>>, before: &[Known]) -> Vec<Known> {
     let mut out: Vec<Known> = Vec::new();
-    for known in store.record_get_all(SETS, base)?.iter().filter_map(|bytes| decode_known(bytes)).flatten() {
-        if !out.iter().any(|k| k.set == known.set) {
+    for known in lists.iter().filter_map(|bytes| decode_known(bytes)).flatten() {
+        if !before.iter().chain(&out).any(|k| k.set == known.set) {
             out.push(known);
         }
     }
-    Ok(out)
+    out
+}
+
+/// A list of one path set.
+pub(crate) fn listed(known: &Known) -> Vec<u8> {
+    encode_known(std::slice::from_ref(known))
+}
+
+fn encode_known(list: &[Known]) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    for Known { set, last } in list {
+        bytes.extend_from_slice(set.as_bytes());
+        bytes.extend_from_slice(last.as_bytes());
+    }
+    bytes
 }
 
 fn decode_known(bytes: &[u8]) -> Option<Vec<Known>> {
@@ -121,12 +151,7 @@ pub fn prefer(store: &Store, base: &KeyDigest, used: Known) -> Result<(), Engine
     list.retain(|k| k.set != used.set);
     list.insert(0, used);
     list.truncate(MAX_SETS);
-    let mut bytes = vec![VERSION];
-    for Known { set, last } in &list {
-        bytes.extend_from_slice(set.as_bytes());
-        bytes.extend_from_slice(last.as_bytes());
-    }
-    Ok(store.record_put(SETS, base, &bytes, &[])?)
+    Ok(store.record_put(SETS, base, &encode_known(&list), &[])?)
 }
 
 /// A result whose facts hold.

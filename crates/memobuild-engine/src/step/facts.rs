@@ -128,7 +128,22 @@ impl Facts {
     /// Looks for a result whose facts hold. The parent's tree is put together only if there is any result to try.
     pub(super) fn find(&self, session: &Session<'_>, step: &Step, values: &Values) -> Result<Option<Hit>, EngineError> {
         let store = session.store;
-        let known = facts::known(store, &self.base)?;
+        let here = facts::known_here(store, &self.base)?;
+        // Shared caches are asked only if nothing that is known here holds: they may be far away.
+        match self.find_among(session, step, values, &here)? {
+            Some(hit) => Ok(Some(hit)),
+            None => self.find_among(session, step, values, &facts::known_elsewhere(store, &self.base, &here)),
+        }
+    }
+
+    fn find_among(
+        &self,
+        session: &Session<'_>,
+        step: &Step,
+        values: &Values,
+        known: &[Known],
+    ) -> Result<Option<Hit>, EngineError> {
+        let store = session.store;
         if known.is_empty() {
             return Ok(None);
         }
@@ -149,7 +164,7 @@ impl Facts {
         let past = Past::of(session, step, values)?;
         let order = |set: &PathSet| past.of_set(session, &Observed::new(&trees), set);
         let ordered = |set: &PathSet| keys::ordered(&weak, &order(set));
-        let hit = facts::search(store, &session.path_sets, &self.base, &known, &ordered, &observed, accept)?;
+        let hit = facts::search(store, &session.path_sets, &self.base, known, &ordered, &observed, accept)?;
         let Some(hit) = hit else { return Ok(None) };
         session.emit(TraceEvent::CacheHit { step: step.id.0, key: hit.strong.hex() });
         let Some(set) = session.path_sets.get(store, &hit.set)? else { return Ok(None) };

@@ -28,7 +28,7 @@ use crate::{
 const IMPORTED: &str = "oci.imported.v1";
 /// Records of layers' diffs by diff ID, packed: with one, a layer's files are known by name and digest, and its bytes
 /// need not be here until something reads them.
-const CONTENTS: &str = "oci.layer-contents.v1";
+pub const CONTENTS: &str = "oci.layer-contents.v1";
 /// The longest packed diff that is read, unpacked, in bytes.
 const MAX_CONTENTS: usize = 1 << 30;
 

@@ -17,7 +17,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use base::{BaseImage, contents_record, from_stored, open, stored_diff};
+pub use base::{BaseImage, CONTENTS, contents_record, from_stored, open, stored_diff};
 pub use error::ImageError;
 pub use stored::StoredImage;
 

@@ -70,7 +70,8 @@ fn read_digest<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Sha256Digest, D
 /// Records of what [`export_layer`] made. To be counted up whenever the bytes it writes change.
 const EXPORTED: &str = "oci.exported.v3";
 /// Records of diff IDs of plain layers: of the tar alone. To be counted up, as the former, whenever the tar changes.
-const DIFF_ID: &str = "oci.diff-id.v1";
+/// The namespace of diff IDs by bundle.
+pub const DIFF_ID: &str = "oci.diff-id.v1";
 
 /// Bytes of files in a layer from which on it is read on one thread and hashed on another.
 const WORTH_A_THREAD: u64 = 4 << 20;

@@ -15,24 +15,36 @@ const LONGEST_WISH: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 8;
 
 /// Counts failures in a row.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
+#[derive(Debug)]
+pub struct Backoff {
     failures: u32,
+    attempts: u32,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::of(ATTEMPTS)
+    }
 }
 
 impl Backoff {
+    /// Ends after so many failures in a row.
+    pub fn of(attempts: u32) -> Self {
+        Self { failures: 0, attempts }
+    }
+
     /// After progress the count starts anew.
-    pub(crate) fn progress(&mut self) {
+    pub fn progress(&mut self) {
         self.failures = 0;
     }
 
     /// Waits and says that another attempt may be made, or says that there have been enough. The wait doubles from
     /// 100 ms to 5 s, less up to a quarter by chance, so that not all who were cut off come back at once; a server's
     /// own wish (`Retry-After`) counts if it is longer. One of more than a minute is for a person to decide on.
-    pub(crate) fn again(&mut self, wished: Option<Duration>) -> bool {
+    pub fn again(&mut self, wished: Option<Duration>) -> bool {
         self.failures += 1;
         let wished = wished.unwrap_or_default();
-        if self.failures >= ATTEMPTS || wished > LONGEST_WISH {
+        if self.failures >= self.attempts || wished > LONGEST_WISH {
             return false;
         }
         let own = (FIRST * 2u32.saturating_pow(self.failures - 1)).min(LONGEST);

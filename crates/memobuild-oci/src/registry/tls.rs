@@ -26,6 +26,22 @@ pub(crate) fn agent(unchecked: bool) -> Agent {
     config(tls).build().new_agent()
 }
 
+/// The same for a server that is not worth waiting for: gives up after so long without a connection, and after so long
+/// without a byte in either direction. It follows no redirects, so that a token goes nowhere else.
+pub fn impatient_agent(connect: Duration, silence: Duration) -> Agent {
+    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).build();
+    config(tls)
+        .max_redirects(0)
+        .timeout_resolve(Some(connect))
+        .timeout_connect(Some(connect))
+        .timeout_recv_response(Some(silence))
+        .timeout_per_read(Some(silence))
+        .timeout_per_write(Some(silence))
+        .max_idle_connections_per_host(8)
+        .build()
+        .new_agent()
+}
+
 /// The same for registries, which follow redirects themselves: each host has settings of its own.
 pub(super) fn registry_agent(unchecked: bool) -> Agent {
     let tls = TlsConfig::builder().root_certs(roots(Vec::new())).disable_verification(unchecked).build();

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use memobuild_engine::RemoteOptions;
 use memobuild_oci::{
     reference::Reference,
     registry::{HostOptions, Login, RegistryOptions},
@@ -19,6 +20,16 @@ use super::{Failure, env::display_path};
 struct File {
     #[serde(default)]
     registry: BTreeMap<String, Host>,
+    #[serde(default)]
+    remote: Server,
+}
+
+/// `[remote]`: the server that builds share results with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Server {
+    url: Option<String>,
+    single_owner: bool,
 }
 
 /// `[registry."HOST"]`, as buildkitd's configuration has it.
@@ -62,8 +73,35 @@ fn read(path: &Path, must: bool) -> Result<File, Failure> {
     };
     toml::from_str(&text).map_err(|e| {
         Failure::usage(format!("{}: {}", display_path(path), e.to_string().trim_end()))
-            .with_hint("the settings are described in docs/registries.md")
+            .with_hint("the settings are described in docs/registries.md and docs/shared-cache.md")
     })
+}
+
+/// The server that results are shared with: `flag`, else `MEMOBUILD_REMOTE_URL`, else the file's. An empty one is none.
+pub(crate) fn remote(flag: Option<&str>) -> Result<Option<RemoteOptions>, Failure> {
+    let file = match path() {
+        Some((path, must)) => read(&path, must)?.remote,
+        None => Server::default(),
+    };
+    // Unlike other variables, this one set to nothing says something: it goes before the file.
+    let (url, from) = match (flag, std::env::var("MEMOBUILD_REMOTE_URL").ok()) {
+        (Some(url), _) => (url.to_owned(), "--remote"),
+        (None, Some(url)) => (url, "MEMOBUILD_REMOTE_URL"),
+        (None, None) => (file.url.unwrap_or_default(), "[remote] url"),
+    };
+    if url.trim().is_empty() {
+        return Ok(None);
+    }
+    let mut options = RemoteOptions::new(&url).map_err(|why| Failure::usage(format!("{from}: {why}")))?;
+    options.single_owner = file.single_owner;
+    options.token = remote_token();
+    Ok(Some(options))
+}
+
+/// `MEMOBUILD_REMOTE_TOKEN`, else `MEMOBUILD_TOKEN`, unless that one is a registry's: a server is not to see it.
+pub(crate) fn remote_token() -> Option<String> {
+    let own = variable("MEMOBUILD_REMOTE_TOKEN");
+    own.or_else(|| variable("MEMOBUILD_TOKEN").filter(|_| variable("MEMOBUILD_REGISTRY").is_none()))
 }
 
 /// How registries are spoken to.
@@ -132,6 +170,14 @@ mod tests {
         assert!(host.http && host.insecure);
         assert_eq!(host.ca, [PathBuf::from("/c/ca.pem"), "/etc/x.pem".into()]);
         assert_eq!(host.client_key, Some("/c/k.pem".into()));
+    }
+
+    #[test]
+    fn a_server() {
+        let file: File = toml::from_str("[remote]\nurl = \"http://h:1\"\nsingle-owner = true\n").unwrap();
+        assert_eq!(file.remote.url.as_deref(), Some("http://h:1"));
+        assert!(file.remote.single_owner);
+        assert!(toml::from_str::<File>("[remote]\ntoken = \"x\"\n").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memobuild_cache::{Importer, Place};
+use memobuild_cache::{Importer, Place, RemoteCache, RemoteOptions};
 use memobuild_image::Platform;
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
@@ -120,7 +120,16 @@ fn join_caches(store: &Store, image: &StoredImage, registries: &Registries) -> V
         let importer = Arc::new(Importer::new(place, &Platform::default(), registries, store));
         (store.add_upstream(importer.clone()), store.add_provider(importer))
     };
-    image.caches.iter().filter_map(|spec| Place::parse_spec(spec)).map(join).collect()
+    let ask = |url: &str| {
+        let mut options = RemoteOptions::new(url).ok()?;
+        options.token = config::remote_token();
+        // Without it the command says what it lacks.
+        let server = Arc::new(RemoteCache::new(&options, Vec::new(), store, |_| ()));
+        Some((store.add_upstream(server.clone()), store.add_provider(server)))
+    };
+    let servers = image.caches.iter().filter_map(|spec| ask(RemoteCache::parse_spec(spec)?));
+    let places = image.caches.iter().filter_map(|spec| Place::parse_spec(spec)).map(join);
+    places.chain(servers).collect()
 }
 
 /// The bytes of a small blob of the store: a config or manifest.

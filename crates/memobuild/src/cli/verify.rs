@@ -119,7 +119,7 @@ fn rebuild(
     request.outputs =
         vec![Output { kind: OutputKind::Oci, dest, push: false, tar: Some(false), names: vec![], ..output }];
     (request.tags, request.reproducible) = (Vec::new(), true);
-    (request.cache_from, request.cache_to) = (Vec::new(), Vec::new());
+    (request.cache_from, request.cache_to, request.remote) = (Vec::new(), Vec::new(), None);
     let created = given.config.created.as_deref().and_then(time::parse_rfc3339);
     let epoch = &mut request.options.source_date_epoch;
     *epoch = epoch.or(created.map(|(secs, _)| secs));

@@ -7,6 +7,7 @@
 //! It has a small runtime of its own; its functions block as those of any other.
 
 mod encoding;
+mod lazy;
 mod status;
 mod transfer;
 
@@ -35,6 +36,7 @@ use self::{
     encoding::{Item, Kind, action, digest},
     status::{failed, is_missing},
 };
+pub(super) use self::lazy::Lazy;
 use super::{Blob, MAX_VALUE, Put, RecordName, Remote, RemoteError};
 
 /// The longest wait for a connection.
@@ -52,7 +54,7 @@ const SMALL: u64 = 1 << 20;
 const ANSWER: usize = 8 << 20;
 
 /// A server that speaks it.
-pub(super) struct Grpc {
+struct Grpc {
     runtime: Runtime,
     channel: Channel,
     instance: String,
@@ -72,7 +74,7 @@ impl Grpc {
     ///
     /// # Errors
     /// [`RemoteError::Foreign`] for an address or a token that can't be used, [`RemoteError::Local`] without a thread.
-    pub(super) fn new(url: &str, token: Option<&str>) -> Result<Self, RemoteError> {
+    fn new(url: &str, token: Option<&str>) -> Result<Self, RemoteError> {
         let wrong = |what: &dyn std::fmt::Display| RemoteError::Foreign(format!("{url:?} can't be used: {what}"));
         let (tls, rest) = match (url.strip_prefix("grpc://"), url.strip_prefix("grpcs://")) {
             (Some(rest), _) => (false, rest),

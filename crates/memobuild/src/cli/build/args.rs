@@ -93,6 +93,11 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "CACHE", value_parser = values::cache_to, help_heading = "Cache")]
     pub(crate) cache_to: Vec<CacheTarget>,
 
+    /// Server to share results with (`memobuild server`); empty: none [default: MEMOBUILD_REMOTE_URL, or url in [remote]
+    /// of the settings]
+    #[arg(long, value_name = "URL", help_heading = "Cache")]
+    pub(crate) remote: Option<String>,
+
     /// Run every step anew
     #[arg(long, help_heading = "Cache")]
     pub(crate) no_cache: bool,
@@ -186,6 +191,8 @@ Examples:
   Share results with other machines through a registry:
     memobuild build --cache-from registry.example/app:cache \\
       --cache-to type=registry,ref=registry.example/app:cache,mode=max .
+  The same through a server (`memobuild server` on one machine):
+    memobuild build --remote http://cache.example:8080 .
   Say what is in it and how it came to be, and sign that:
     memobuild build -t registry.example/app:1 --sbom --provenance=max --sign cosign.key --push .
   Give arguments, secrets and base images:

@@ -80,6 +80,7 @@ pub(crate) fn from_args(args: BuildArgs) -> Result<BuildRequest, Failure> {
         registries: config::registries()?,
         cache_from: args.cache_from,
         cache_to: args.cache_to,
+        remote: config::remote(args.remote.as_deref())?,
     })
 }
 
