@@ -23,4 +23,5 @@ pub use client::{FetchedManifest, Registries};
 pub use error::RegistryError;
 pub use options::{HostOptions, Login, RegistryOptions};
 pub use push::{Pushed, Source};
+pub use retry::Backoff;
 pub use tls::{impatient_agent, trusted_pem};

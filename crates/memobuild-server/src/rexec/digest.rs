@@ -53,11 +53,13 @@ fn invalid(text: &str) -> ApiError {
 }
 
 /// The other way round.
+#[cfg(test)]
 pub(crate) fn shown(id: BlobId, size: u64) -> rex::Digest {
     rex::Digest { hash: id.hex(), size_bytes: i64::try_from(size).unwrap_or(i64::MAX) }
 }
 
 /// The name of these bytes.
+#[cfg(test)]
 pub(crate) fn of(function: Function, bytes: &[u8]) -> BlobId {
     match function {
         Function::Sha256 => BlobId::Layer(Sha256Digest::of(bytes)),
