@@ -35,7 +35,9 @@ impl RemoteOptions {
         let url = url.trim().trim_end_matches('/');
         let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
         let Some(rest) = rest else {
-            return Err(format!("{url:?} is no address of a server: expected http://HOST:PORT or https://HOST, or with grpc:// or grpcs:// a cache of the Remote Execution API"));
+            return Err(format!(
+                "{url:?} is no address of a server: expected http://HOST:PORT or https://HOST, or with grpc:// or grpcs:// a cache of the Remote Execution API"
+            ));
         };
         let host = rest.split('/').next().unwrap_or_default();
         if host.contains('@') {
@@ -69,7 +71,19 @@ mod tests {
         assert_eq!(RemoteOptions::new("https://h/cache").unwrap().url(), "https://h/cache");
         let grpc = RemoteOptions::new("grpc://h:1/instance").unwrap();
         assert!(grpc.is_grpc() && grpc.url() == "grpc://h:1/instance");
-        for wrong in ["", "h:1", "grpc://", "grpcs:///x", "ftp://h", "http://", "https:///x", "http://u:p@h", "http://h?x", "http://h /", "http://h#"] {
+        for wrong in [
+            "",
+            "h:1",
+            "grpc://",
+            "grpcs:///x",
+            "ftp://h",
+            "http://",
+            "https:///x",
+            "http://u:p@h",
+            "http://h?x",
+            "http://h /",
+            "http://h#",
+        ] {
             assert!(RemoteOptions::new(wrong).is_err(), "{wrong}");
         }
     }

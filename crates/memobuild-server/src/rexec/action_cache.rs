@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use bazel_remote_apis::build::bazel::remote::execution::v2::{self as rex, action_cache_server::ActionCache as Service};
+use bazel_remote_apis::build::bazel::remote::execution::v2::{
+    self as rex, action_cache_server::ActionCache as Service,
+};
 use prost::Message as _;
 use tonic::{Request, Response, Status, async_trait};
 

@@ -31,7 +31,10 @@ impl Service for Capabilities {
         let limit = self.app.config.max_blob.min(self.app.config.max_size.unwrap_or(u64::MAX));
         let zstd = vec![rex::compressor::Value::Zstd.into()];
         let cache = rex::CacheCapabilities {
-            digest_functions: vec![rex::digest_function::Value::Sha256.into(), rex::digest_function::Value::Blake3.into()],
+            digest_functions: vec![
+                rex::digest_function::Value::Sha256.into(),
+                rex::digest_function::Value::Blake3.into(),
+            ],
             action_cache_update_capabilities: Some(rex::ActionCacheUpdateCapabilities {
                 update_enabled: scope >= Scope::Write,
             }),

@@ -98,7 +98,8 @@ impl Service for Cas {
     ) -> Result<Response<rex::BatchReadBlobsResponse>, Status> {
         let request = request.into_inner();
         let function = Function::of(request.digest_function).map_err(status)?;
-        let total = request.digests.iter().map(|d| u64::try_from(d.size_bytes).unwrap_or(0)).fold(0, u64::saturating_add);
+        let total =
+            request.digests.iter().map(|d| u64::try_from(d.size_bytes).unwrap_or(0)).fold(0, u64::saturating_add);
         if total > MOST_IN_BATCH as u64 {
             return Err(Status::invalid_argument(format!("more than {MOST_IN_BATCH} bytes in a batch")));
         }

@@ -49,7 +49,10 @@ fn id(function: Function, hash: &str) -> Result<BlobId, ApiError> {
 
 fn invalid(text: &str) -> ApiError {
     let text: String = text.chars().take(100).collect();
-    ApiError::bad("invalid_digest", format!("not a digest: {text:?} (expected 64 lower-case hexadecimal digits and a size)"))
+    ApiError::bad(
+        "invalid_digest",
+        format!("not a digest: {text:?} (expected 64 lower-case hexadecimal digits and a size)"),
+    )
 }
 
 /// The other way round.

@@ -54,7 +54,9 @@ impl HttpBody for Slow {
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Status::cancelled("the call ended early")))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => match self.deadline.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(Status::deadline_exceeded("the call's messages come too slowly")))),
+                Poll::Ready(()) => {
+                    Poll::Ready(Some(Err(Status::deadline_exceeded("the call's messages come too slowly"))))
+                }
                 Poll::Pending => Poll::Pending,
             },
         }

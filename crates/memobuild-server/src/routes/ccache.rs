@@ -34,7 +34,9 @@ mod tests {
         let (start, rest) = key.split_at(2);
         let flat = slot(&format!("/ccache/{key}")).unwrap();
         assert_eq!(slot(&format!("/ccache/{start}/{rest}")).unwrap(), flat);
-        for bad in ["", "ab", "ab/..", "ab/../../../../../../../../../etc/passwd", "../0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p"] {
+        for bad in
+            ["", "ab", "ab/..", "ab/../../../../../../../../../etc/passwd", "../0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p"]
+        {
             assert!(slot(&format!("/ccache/{bad}")).is_err(), "{bad}");
         }
     }

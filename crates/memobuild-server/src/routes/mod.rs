@@ -24,8 +24,8 @@ use axum::{
 use hyper::body::Body as _;
 
 use crate::{
-    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError,
-    rexec, storage::Storage,
+    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError, rexec,
+    storage::Storage,
 };
 
 /// What all requests share.

@@ -8,8 +8,7 @@ use std::{
 use bazel_remote_apis::{
     build::bazel::remote::execution::v2::{
         self as rex, action_cache_client::ActionCacheClient, batch_update_blobs_request,
-        capabilities_client::CapabilitiesClient,
-        content_addressable_storage_client::ContentAddressableStorageClient,
+        capabilities_client::CapabilitiesClient, content_addressable_storage_client::ContentAddressableStorageClient,
     },
     google::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest, byte_stream_client::ByteStreamClient},
 };
@@ -117,9 +116,10 @@ async fn batches() {
             (digest(b""), Vec::new(), 0),
         ],
         0,
-    );
+    )
+    .await;
     let bad = Code::InvalidArgument;
-    assert_eq!(codes.await, [Code::Ok, Code::Ok, bad, bad, bad, Code::Ok]);
+    assert_eq!(codes, [Code::Ok, Code::Ok, bad, bad, bad, Code::Ok]);
     assert_eq!(put(&server, &[(blake3(&other), other.clone(), 0)], BLAKE3).await, [Code::Ok]);
     assert!(server.get(&format!("/cache/{}", blake3(&other).hash)).body == other);
     assert!(server.get(&format!("/cas/{}", digest(&big).hash)).body == big);
@@ -166,7 +166,9 @@ async fn streams() {
     assert!(read(&server, &name, 0, 0).await.unwrap() == data);
     assert!(read(&server, &name, 1_000_000, 700_001).await.unwrap() == data[1_000_000..1_700_001]);
     assert!(read(&server, &name, 3_000_000, 0).await.unwrap().is_empty());
-    for (offset, limit, code) in [(3_000_001, 0, Code::OutOfRange), (-1, 0, Code::OutOfRange), (0, -1, Code::InvalidArgument)] {
+    for (offset, limit, code) in
+        [(3_000_001, 0, Code::OutOfRange), (-1, 0, Code::OutOfRange), (0, -1, Code::InvalidArgument)]
+    {
         assert_eq!(read(&server, &name, offset, limit).await.unwrap_err().code(), code);
     }
     // Of what is there nothing need be sent.
@@ -199,7 +201,8 @@ async fn streams() {
         assert_eq!(write(&server, messages).await.unwrap_err().code(), Code::InvalidArgument, "{name}");
     }
     assert_eq!(server.get(&format!("/cas/{}", sha256(b"abc"))).status, 404);
-    let mut gap = messages(&format!("uploads/u/blobs/{}/200000", sha256(&noise(9, 200_000))), &noise(9, 200_000), 0, true);
+    let mut gap =
+        messages(&format!("uploads/u/blobs/{}/200000", sha256(&noise(9, 200_000))), &noise(9, 200_000), 0, true);
     gap[1].write_offset = 150_000;
     assert_eq!(write(&server, gap).await.unwrap_err().code(), Code::InvalidArgument);
 }

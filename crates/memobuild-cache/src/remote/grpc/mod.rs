@@ -11,14 +11,7 @@ mod lazy;
 mod status;
 mod transfer;
 
-use std::{
-    fs::File,
-    future::Future,
-    io::Write,
-    str::FromStr as _,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{fs::File, future::Future, io::Write, str::FromStr as _, sync::OnceLock, time::Duration};
 
 use bazel_remote_apis::build::bazel::remote::execution::v2::{
     self as rex, action_cache_client::ActionCacheClient, capabilities_client::CapabilitiesClient,
@@ -32,11 +25,11 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri},
 };
 
+pub(super) use self::lazy::Lazy;
 use self::{
     encoding::{Item, Kind, action, digest},
     status::{failed, is_missing},
 };
-pub(super) use self::lazy::Lazy;
 use super::{Blob, MAX_VALUE, Put, RecordName, Remote, RemoteError};
 
 /// The longest wait for a connection.
@@ -110,7 +103,13 @@ impl Grpc {
             let _entered = runtime.enter();
             endpoint.connect_lazy()
         };
-        Ok(Self { runtime, channel, instance: instance.trim_matches('/').to_owned(), authorization, limits: OnceLock::new() })
+        Ok(Self {
+            runtime,
+            channel,
+            instance: instance.trim_matches('/').to_owned(),
+            authorization,
+            limits: OnceLock::new(),
+        })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -147,8 +146,15 @@ impl Grpc {
         }
         let request = self.request(rex::GetCapabilitiesRequest { instance_name: self.instance.clone() });
         let mut client = CapabilitiesClient::new(self.channel.clone());
-        let said = self.wait(client.get_capabilities(request)).map_err(|status| self.error(status))?;
-        let cache = said.cache_capabilities.ok_or_else(|| RemoteError::Foreign("the server has no cache".into()))?;
+        let cache = match self.wait(client.get_capabilities(request)) {
+            Ok(said) => said.cache_capabilities.ok_or_else(|| RemoteError::Foreign("the server has no cache".into()))?,
+            // A server that says nothing of itself is tried.
+            Err(status) if status.code() == Code::Unimplemented => rex::CacheCapabilities {
+                digest_functions: vec![rex::digest_function::Value::Sha256.into()],
+                ..Default::default()
+            },
+            Err(status) => return Err(self.error(status)),
+        };
         if !cache.digest_functions.contains(&rex::digest_function::Value::Sha256.into()) {
             return Err(RemoteError::Foreign("the server does not keep blobs by SHA-256".into()));
         }
@@ -196,13 +202,7 @@ impl Grpc {
     }
 
     /// Puts a value under an action's digest, if its blobs are there; those that are not.
-    fn update(
-        &self,
-        kind: Kind,
-        name: &RecordName,
-        value: Vec<u8>,
-        blobs: &[Blob],
-    ) -> Result<Vec<Blob>, RemoteError> {
+    fn update(&self, kind: Kind, name: &RecordName, value: Vec<u8>, blobs: &[Blob]) -> Result<Vec<Blob>, RemoteError> {
         // Not every server looks itself.
         let missing = self.missing(blobs)?;
         if !missing.is_empty() {

@@ -48,8 +48,8 @@ impl Grpc {
             ..Default::default()
         });
         let reply = self.wait(self.cas().batch_read_blobs(request)).map_err(|status| self.error(status))?;
-        let [one] = <[_; 1]>::try_from(reply.responses)
-            .map_err(|_| RemoteError::Odd("not one answer for one blob".into()))?;
+        let [one] =
+            <[_; 1]>::try_from(reply.responses).map_err(|_| RemoteError::Odd("not one answer for one blob".into()))?;
         self.checked(one.status, blob)?;
         if one.compressor != i32::from(rex::compressor::Value::Identity) {
             return Err(RemoteError::Odd("a blob is compressed and was not asked for like that".into()));
@@ -85,7 +85,8 @@ impl Grpc {
     }
 
     pub(super) fn fetch_stream(&self, blob: &Blob, to: &mut dyn Write) -> Result<(), RemoteError> {
-        let request = self.request(ReadRequest { resource_name: self.resource(blob, None), read_offset: 0, read_limit: 0 });
+        let request =
+            self.request(ReadRequest { resource_name: self.resource(blob, None), read_offset: 0, read_limit: 0 });
         let told = |status: Status| match status.code() {
             Code::NotFound => RemoteError::NoBlob(blob.digest),
             _ => self.error(status),
@@ -114,7 +115,9 @@ impl Grpc {
                 Err(Failed::Call(status)) => status,
                 Err(Failed::Here(error)) => return Err(error),
                 Ok(committed) if committed == blob.size => return Ok(()),
-                Ok(committed) => return Err(RemoteError::Odd(format!("{committed} of {} bytes were taken", blob.size))),
+                Ok(committed) => {
+                    return Err(RemoteError::Odd(format!("{committed} of {} bytes were taken", blob.size)));
+                }
             };
             let error = self.error(failed);
             if turn >= RESUMED || !error.is_transient() {
