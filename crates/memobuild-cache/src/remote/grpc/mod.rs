@@ -147,7 +147,9 @@ impl Grpc {
         let request = self.request(rex::GetCapabilitiesRequest { instance_name: self.instance.clone() });
         let mut client = CapabilitiesClient::new(self.channel.clone());
         let cache = match self.wait(client.get_capabilities(request)) {
-            Ok(said) => said.cache_capabilities.ok_or_else(|| RemoteError::Foreign("the server has no cache".into()))?,
+            Ok(said) => {
+                said.cache_capabilities.ok_or_else(|| RemoteError::Foreign("the server has no cache".into()))?
+            }
             // A server that says nothing of itself is tried.
             Err(status) if status.code() == Code::Unimplemented => rex::CacheCapabilities {
                 digest_functions: vec![rex::digest_function::Value::Sha256.into()],
