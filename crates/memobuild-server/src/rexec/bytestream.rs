@@ -207,7 +207,7 @@ async fn begin(
     let writer = if offset == 0 {
         uploads.restart(name);
         let app = app.clone();
-        let create = move || Ok::<_, StorageError>(app.storage.blob_create(resource.id)?);
+        let create = move || app.storage.blob_create(resource.id);
         CheckedWriter::new(resource.id, resource.size, Some(blocking(create).await?))
     } else {
         let kept = u64::try_from(offset).ok().and_then(|offset| uploads.resume(name, offset));

@@ -31,7 +31,7 @@ const DIRECTORY: u64 = 32 << 20;
 
 type Page = Result<rex::GetTreeResponse, Status>;
 
-/// Pages as they are made, a few ahead of the client at most.
+/// Pages as they are made, one or two ahead of the client at most.
 pub(super) struct Pages(mpsc::Receiver<Page>);
 
 impl Stream for Pages {
@@ -58,48 +58,60 @@ pub(super) async fn pages(storage: Arc<dyn Storage>, request: rex::GetTreeReques
         blocking(move || directory(&*storage, function, &root)).await?
     };
     let first = first.ok_or_else(|| ApiError::not_found("directory"))?;
-    let (sender, receiver) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = walk(&*storage, function, root.hash, first, most, &sender) {
-            let _ = sender.blocking_send(Err(status(error)));
+    let (sender, receiver) = mpsc::channel(1);
+    let mut walk =
+        Walk { storage, function, most, seen: HashSet::from([root.hash]), open: VecDeque::new(), next: Some(first) };
+    // A client that takes its time holds this task, and no thread: each page is made when the one before it is taken.
+    tokio::spawn(async move {
+        while walk.next.is_some() {
+            let page = match blocking(move || walk.page().map(|page| (page, walk))).await {
+                Ok((page, rest)) => {
+                    walk = rest;
+                    Ok(page)
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(status(error))).await;
+                    return;
+                }
+            };
+            // The client is gone.
+            if sender.send(page).await.is_err() {
+                return;
+            }
         }
     });
     Ok(Pages(receiver))
 }
 
-fn walk(
-    storage: &dyn Storage,
+/// How far it came.
+struct Walk {
+    storage: Arc<dyn Storage>,
     function: Function,
-    root: String,
-    first: rex::Directory,
+    /// Directories in a page.
     most: usize,
-    pages: &mpsc::Sender<Page>,
-) -> Result<(), ApiError> {
-    let mut seen = HashSet::from([root]);
-    let mut open = VecDeque::new();
-    let mut page = rex::GetTreeResponse::default();
-    let mut bytes = 0;
-    let mut next = Some(first);
-    while let Some(found) = next.take() {
-        open.extend(found.directories.iter().filter_map(|node| node.digest.clone()));
-        bytes += found.encoded_len();
-        page.directories.push(found);
-        while next.is_none() {
-            let Some(digest) = open.pop_front() else { break };
-            if seen.insert(digest.hash.clone()) {
-                next = directory(storage, function, &digest)?;
+    seen: HashSet<String>,
+    open: VecDeque<rex::Digest>,
+    next: Option<rex::Directory>,
+}
+
+impl Walk {
+    fn page(&mut self) -> Result<rex::GetTreeResponse, ApiError> {
+        let mut page = rex::GetTreeResponse::default();
+        let mut bytes = 0;
+        while page.directories.len() < self.most && bytes < PAGE_BYTES {
+            let Some(found) = self.next.take() else { break };
+            self.open.extend(found.directories.iter().filter_map(|node| node.digest.clone()));
+            bytes += found.encoded_len();
+            page.directories.push(found);
+            while self.next.is_none() {
+                let Some(digest) = self.open.pop_front() else { break };
+                if self.seen.insert(digest.hash.clone()) {
+                    self.next = directory(&*self.storage, self.function, &digest)?;
+                }
             }
         }
-        let full = page.directories.len() >= most || bytes >= PAGE_BYTES;
-        if full || next.is_none() {
-            bytes = 0;
-            // The client is gone.
-            if pages.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
-                return Ok(());
-            }
-        }
+        Ok(page)
     }
-    Ok(())
 }
 
 fn directory(

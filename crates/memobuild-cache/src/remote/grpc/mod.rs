@@ -18,7 +18,7 @@ use bazel_remote_apis::build::bazel::remote::execution::v2::{
     content_addressable_storage_client::ContentAddressableStorageClient,
 };
 use memobuild_oci::registry::trusted_pem;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -48,7 +48,9 @@ const ANSWER: usize = 8 << 20;
 
 /// A server that speaks it.
 struct Grpc {
-    runtime: Runtime,
+    /// Where calls run; the runtime is here to be ended.
+    calls: Handle,
+    runtime: Option<Runtime>,
     channel: Channel,
     instance: String,
     authorization: Option<MetadataValue<Ascii>>,
@@ -104,7 +106,8 @@ impl Grpc {
             endpoint.connect_lazy()
         };
         Ok(Self {
-            runtime,
+            calls: runtime.handle().clone(),
+            runtime: Some(runtime),
             channel,
             instance: instance.trim_matches('/').to_owned(),
             authorization,
@@ -124,7 +127,7 @@ impl Grpc {
 
     /// Waits for one answer.
     fn wait<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
-        self.runtime.block_on(within(SILENCE, call)).map(tonic::Response::into_inner)
+        self.calls.block_on(within(SILENCE, call)).map(tonic::Response::into_inner)
     }
 
     fn error(&self, status: Status) -> RemoteError {
@@ -229,6 +232,15 @@ impl Grpc {
                 }
                 Err(self.error(status))
             }
+        }
+    }
+}
+
+impl Drop for Grpc {
+    fn drop(&mut self) {
+        // A name server that does not answer must not hold up the end of a build.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }

@@ -207,6 +207,11 @@ fn nobody_there_and_somebody_else() {
     let nobody = Grpc::new(&format!("grpc://127.0.0.1:{port}"), None).unwrap();
     let error = nobody.record(&name(1)).unwrap_err();
     assert!(matches!(&error, RemoteError::Unreachable(_)), "{error:?}");
+    // One that does not speak TLS.
+    let server = Running::with(|_, _| ());
+    let plain = Grpc::new(&format!("grpcs://{}", server.addr), None).unwrap();
+    let error = plain.record(&name(1)).unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
     // One that takes connections and says nothing. Generous: only an endless wait is wrong.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = Grpc::new(&format!("grpc://{}", listener.local_addr().unwrap()), None).unwrap();

@@ -68,7 +68,7 @@ impl Grpc {
             digest_function: rex::digest_function::Value::Sha256.into(),
         });
         let call = async { self.cas().batch_update_blobs(request).await };
-        let reply = self.runtime.block_on(within(SETTLED, call)).map_err(|status| self.error(status))?;
+        let reply = self.calls.block_on(within(SETTLED, call)).map_err(|status| self.error(status))?;
         let [one] = <[_; 1]>::try_from(reply.into_inner().responses)
             .map_err(|_| RemoteError::Odd("not one answer for one blob".into()))?;
         self.checked(one.status, blob)
@@ -92,7 +92,7 @@ impl Grpc {
             _ => self.error(status),
         };
         // What is written here blocks this thread alone: the connection has one of its own.
-        self.runtime.block_on(async {
+        self.calls.block_on(async {
             let mut client = self.bytes();
             let mut pieces = within(SILENCE, client.read(request)).await.map_err(told)?.into_inner();
             let mut size = 0;
@@ -111,7 +111,7 @@ impl Grpc {
         let name = self.resource(blob, Some(&identifier()));
         let mut offset = 0;
         for turn in 0.. {
-            let failed = match self.runtime.block_on(self.upload(blob, from, &name, offset)) {
+            let failed = match self.calls.block_on(self.upload(blob, from, &name, offset)) {
                 Err(Failed::Call(status)) => status,
                 Err(Failed::Here(error)) => return Err(error),
                 Ok(committed) if committed == blob.size => return Ok(()),
