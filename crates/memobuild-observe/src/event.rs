@@ -176,3 +176,15 @@ pub struct Silent;
 impl Observer for Silent {
     fn event(&self, _: TraceEvent) {}
 }
+
+/// Tells several listeners, in their order.
+pub struct Several(pub Vec<std::sync::Arc<dyn Observer>>);
+
+impl Observer for Several {
+    fn event(&self, event: TraceEvent) {
+        if let Some((last, others)) = self.0.split_last() {
+            others.iter().for_each(|observer| observer.event(event.clone()));
+            last.event(event);
+        }
+    }
+}

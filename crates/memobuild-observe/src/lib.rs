@@ -7,5 +7,5 @@
 mod event;
 mod failure;
 
-pub use event::{Observer, Silent, StepInfo, StepOutcome, Stream, TraceEvent};
+pub use event::{Observer, Several, Silent, StepInfo, StepOutcome, Stream, TraceEvent};
 pub use failure::FailureKind;

@@ -1,8 +1,8 @@
 //! Why a server did not start, or ended.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{auth::AuthError, storage::StorageError};
+use crate::{storage::StorageError, tls::TlsError, tokens::AuthError, webhooks::WebhookError};
 
 /// A server that could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,20 @@ pub enum ServerError {
     /// The tokens can't be used.
     #[error(transparent)]
     Tokens(#[from] AuthError),
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The audit log can't be opened.
+    #[error("cannot open the audit log {path}")]
+    AuditLog {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Webhooks can't be used.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
     /// The storage can't be used.
     #[error("cannot open the storage")]
     Storage(#[from] StorageError),

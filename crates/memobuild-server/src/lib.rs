@@ -9,29 +9,47 @@
 //! ([`storage::CheckedWriter`]), and keys and digests are values of their own types before anything is looked up.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod auth;
 mod body;
+mod clock;
 mod config;
 mod error;
+mod guard;
 mod ids;
+mod limits;
 mod linger;
+mod meter;
 mod metrics;
 mod opening;
 mod patience;
+mod peer;
 mod receive;
+mod reload;
 mod reply;
 mod results;
 mod rexec;
 mod routes;
+mod security;
 mod serve;
 pub mod storage;
+mod stream;
+mod tls;
+mod tokens;
+mod trace;
+mod webhooks;
 
-pub use auth::{AuthError, Scope, add_token};
+pub use auth::Scope;
 pub use config::Config;
 pub use error::ServerError;
 pub use ids::{BlobId, IdError, RecordKey};
+pub use reload::Reloader;
+pub use security::{LEAST_BYTES_PER_SECOND, Security, TlsFiles};
 pub use serve::{Server, serve, serve_with};
 pub use storage::Storage;
+pub use tls::TlsError;
+pub use tokens::{AuthError, TokenInfo, add_expiring_token, add_token, list_tokens, revoke_token};
+pub use webhooks::WebhookError;
 
 /// What `X-MemoBuild-API-Version` says on every answer.
 pub const API_VERSION: &str = "1.0";

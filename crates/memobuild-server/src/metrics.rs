@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) record_misses: AtomicU64,
     pub(crate) gc_freed_bytes: AtomicU64,
     pub(crate) connections: AtomicU64,
+    pub(crate) handshake_failures: AtomicU64,
     requests: Mutex<BTreeMap<(String, &'static str, u16), u64>>,
     durations: Mutex<BTreeMap<String, Durations>>,
     failed_calls: Mutex<BTreeMap<(String, i32), u64>>,
@@ -123,6 +124,12 @@ impl Metrics {
                 of(&self.integrity_failures),
             ),
             ("memobuild_gc_freed_bytes_total", "counter", "Bytes freed by POST /gc.", of(&self.gc_freed_bytes)),
+            (
+                "memobuild_tls_handshake_failures_total",
+                "counter",
+                "Connections that ended before TLS was agreed on.",
+                of(&self.handshake_failures),
+            ),
             ("memobuild_connections", "gauge", "Connections open.", of(&self.connections)),
             ("memobuild_storage_blobs", "gauge", "Blobs stored.", usage.blobs),
             ("memobuild_storage_records", "gauge", "Records stored.", usage.records),
@@ -139,7 +146,7 @@ impl Metrics {
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use crate::storage::StorageError;
+use crate::{peer::Client, storage::StorageError};
 
 /// An answer as JSON.
 pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
@@ -17,18 +17,30 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     response
 }
 
+/// As [`json`], of a type that the API's description has.
+pub(crate) fn of(status: StatusCode, answer: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_value(answer) {
+        Ok(value) => json(status, &value),
+        Err(_) => ApiError::internal().into_response(),
+    }
+}
+
 /// An answer that says what went wrong: `{"error": CODE, "message": TEXT, ...}`. The code is stable.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    fields: Map<String, Value>,
+    code: &'static str,
+    client: Option<Box<Client>>,
+    fields: Box<Map<String, Value>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let fields = [("error", Value::from(code)), ("message", Value::from(message.into()))];
-        Self { status, fields: fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(), headers: Vec::new() }
+        let fields = fields.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        let fields = Box::new(fields);
+        Self { status, code, client: None, fields, headers: Vec::new() }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Self {
@@ -48,8 +60,14 @@ impl ApiError {
     }
 
     /// The stable code.
-    pub(crate) fn code(&self) -> &str {
-        self.fields.get("error").and_then(Value::as_str).unwrap_or_default()
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Of a client that is known although it is refused.
+    pub(crate) fn of(mut self, client: Client) -> Self {
+        self.client = Some(Box::new(client));
+        self
     }
 
     /// The status of the answer.
@@ -74,10 +92,18 @@ impl ApiError {
     }
 }
 
+/// What failed, for those who see the answer on its way out: an extension of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) client: Option<Box<Client>>,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let mut response = json(self.status, &Value::Object(self.fields));
+        let mut response = json(self.status, &Value::Object(*self.fields));
         response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(Failure { code: self.code, client: self.client });
         response
     }
 }
@@ -93,13 +119,22 @@ impl From<StorageError> for ApiError {
             }
             StorageError::TooLarge { limit } => Self::too_large(limit),
             StorageError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full", "the storage is full"),
+            error @ StorageError::Unavailable { .. } => {
+                tracing::warn!("{}", chain(&error));
+                let message = "the storage does not answer now; try again later";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message)
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+            }
             // Paths are for the log only.
             error @ (StorageError::Io { .. }
             | StorageError::Database(_)
+            | StorageError::Postgres(_)
+            | StorageError::Objects(_)
+            | StorageError::Address { .. }
+            | StorageError::Mismatch(_)
             | StorageError::InUse(_)
             | StorageError::Format { .. }) => {
-                let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
-                tracing::error!("{error}{cause}");
+                tracing::error!("{}", chain(&error));
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "storage_error",
@@ -110,6 +145,17 @@ impl From<StorageError> for ApiError {
     }
 }
 
+/// An error and what it comes from, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 /// Runs what blocks on a thread for that. It goes on to its end even if the client goes away.
 pub(crate) async fn blocking<T: Send + 'static, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -117,7 +163,9 @@ pub(crate) async fn blocking<T: Send + 'static, E>(
 where
     E: Into<ApiError> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
+    // Log lines from there belong to the request too.
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result.map_err(Into::into),
         Err(error) => {
             tracing::error!("a request's work ended early: {error}");

@@ -7,6 +7,11 @@ use std::{
     time::Duration,
 };
 
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -14,23 +19,32 @@ use hyper_util::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
 
 use crate::{
-    Config, ServerError,
+    Config, Reloader, ServerError,
     auth::Auth,
+    guard::Guard,
     metrics::{Metrics, add},
     opening::Opening,
     patience::Patient,
+    peer::Peer,
     routes::{self, App},
-    storage::{DiskStorage, Storage},
+    storage::{self, Storage},
+    stream::Stream,
 };
 
 /// How often last uses are written down.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long events that are not yet told of are waited for at the end.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, in a runtime of its own. Requests under way are finished; a second signal ends that too.
 ///
@@ -54,6 +68,7 @@ pub fn serve_with(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), 
             }
         };
         let server = Server::bind(config).await?;
+        reload_on_hangup(server.reloader())?;
         ready(server.local_addr());
         let (first, told) = tokio::sync::oneshot::channel();
         let run = server.run(async { told.await.unwrap_or_default() });
@@ -82,33 +97,43 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the embedded storage and listens.
+    /// Opens the storage and listens.
     ///
     /// # Errors
     /// [`ServerError::Open`] for an address that others reach, without tokens and without leave for anonymous access.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let auth = Auth::new(config.tokens.as_deref(), config.listen.ip().is_loopback(), config.allow_anonymous)?;
+        let tls = config.security.tls.as_ref();
+        let certificates = tls.filter(|tls| tls.client_ca.is_some()).map(|tls| tls.client_scope);
+        let loopback = config.listen.ip().is_loopback();
+        let auth = Auth::new(config.tokens.as_deref(), certificates, loopback, config.allow_anonymous)?;
         if auth.refuses_all() {
             return Err(ServerError::Open(config.listen));
         }
-        let (dir, max_size) = (config.data_dir.clone(), config.max_size);
-        let storage = tokio::task::spawn_blocking(move || DiskStorage::open(&dir, max_size))
+        let wanted = config.clone();
+        let storage = tokio::task::spawn_blocking(move || storage::open(&wanted))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        Self::with_storage(config, auth, Arc::new(storage)).await
+        Self::with_storage(config, auth, storage).await
     }
 
     async fn with_storage(config: Config, auth: Auth, storage: Arc<dyn Storage>) -> Result<Self, ServerError> {
+        let guard = Guard::open(&config.security)?;
         let addr = config.listen;
         let listening = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
-        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics: Arc::new(Metrics::default()) }) })
+        let metrics = Arc::new(Metrics::default());
+        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics, guard }) })
     }
 
     /// Where it listens: with the port that was chosen.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What reads its files again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.app.clone())
     }
 
     /// Serves until `stop` is done and requests under way are finished, or were given their time.
@@ -130,20 +155,25 @@ impl Server {
                 () = &mut stop => break,
                 _ = flush.tick() => flush_storage(app.storage.clone()),
                 (slot, accepted) = accepted => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, addr)) => {
                         // Answers are written whole; waiting to join them with later ones only delays them.
                         let _ = stream.set_nodelay(true);
-                        let io = Patient::new(stream, app.config.idle_timeout);
-                        let io = TokioIo::new(Opening::new(io, app.config.idle_timeout));
+                        let (app, http, watcher) = (app.clone(), http.clone(), graceful.watcher());
                         let service = TowerToHyperService::new(router.clone());
-                        let connection = graceful.watch(http.serve_connection(io, service).into_owned());
-                        let metrics = app.metrics.clone();
                         tokio::spawn(async move {
-                            add(&metrics.connections, 1);
-                            if let Err(error) = connection.await {
-                                tracing::debug!("a connection failed: {error}");
+                            add(&app.metrics.connections, 1);
+                            if let Some((stream, peer)) = secured(&app, stream, addr).await {
+                                let stream = Opening::new(stream, app.config.idle_timeout);
+                                let service = service_fn(move |mut request: Request<Incoming>| {
+                                    request.extensions_mut().insert(peer.clone());
+                                    service.call(request)
+                                });
+                                let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service).into_owned());
+                                if let Err(error) = connection.await {
+                                    tracing::debug!("a connection failed: {error}");
+                                }
                             }
-                            metrics.connections.fetch_sub(1, Ordering::Relaxed);
+                            app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
                             drop(slot);
                         });
                     }
@@ -163,6 +193,8 @@ impl Server {
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || storage.flush()).await {
             tracing::warn!("cannot write down what was used last: {error}");
         }
+        // Whether they arrived is told by the log.
+        let _ = tokio::task::spawn_blocking(move || app.guard.hooks.finish(LAST_EVENTS)).await;
     }
 }
 
@@ -182,6 +214,38 @@ fn protocols(idle: Duration) -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     http
+}
+
+/// The connection as requests see it, and whom it is with; `None` if TLS was not agreed on.
+async fn secured(app: &App, stream: TcpStream, addr: SocketAddr) -> Option<(Stream, Peer)> {
+    let stream = Patient::new(stream, app.config.idle_timeout);
+    let Some(tls) = &app.guard.tls else {
+        return Some((Stream::Plain(stream), Peer { addr, certificate: None }));
+    };
+    match tls.accept(stream, HANDSHAKE_TIMEOUT.min(app.config.idle_timeout)).await {
+        Ok((stream, certificate)) => Some((Stream::Tls(Box::new(stream)), Peer { addr, certificate })),
+        Err(error) => {
+            add(&app.metrics.handshake_failures, 1);
+            app.guard.refused_handshake(addr, &error);
+            None
+        }
+    }
+}
+
+/// Reads settings again on each SIGHUP, if there are any to read.
+fn reload_on_hangup(reloader: Reloader) -> Result<(), ServerError> {
+    if !reloader.has_files() {
+        return Ok(());
+    }
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServerError::Runtime)?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let reloader = reloader.clone();
+            // Failures are in the log.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        }
+    });
+    Ok(())
 }
 
 /// As many files as this process may have.

@@ -46,6 +46,20 @@ fn raw_json_progress_is_one_object_a_line() {
 }
 
 #[test]
+fn the_trace_file_tells_of_each_step() {
+    let place = place();
+    for outcome in ["executed", "cached"] {
+        place.stdout(&["build", "-q", "--trace-file", "trace.json", "-t", "app", "."]);
+        let events: Vec<serde_json::Value> = serde_json::from_str(&place.read("trace.json")).unwrap();
+        let copies: Vec<&serde_json::Value> =
+            events.iter().filter(|e| e["name"].as_str().is_some_and(|name| name.contains("COPY"))).collect();
+        assert_eq!(copies.len(), 2, "{events:?}");
+        assert!(copies.iter().all(|e| e["args"]["outcome"] == outcome && e["ph"] == "X"), "{copies:?}");
+        assert!(events.iter().any(|e| e["name"] == "build" && e["args"]["ok"] == true));
+    }
+}
+
+#[test]
 fn quiet_prints_the_id_and_files_hold_it() {
     let place = place();
     let out = place.memobuild(&["build", "-q", "-t", "app:1", "--iidfile", "iid", "--metadata-file", "meta.json", "."]);

@@ -271,6 +271,7 @@ fn assemble(
         let known = layer::known_export(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;
         if let Some(known) = known.filter(|_| output.push) {
             warn(session, compression, &known.blob);
+            early.iter().for_each(|early| early.offer(&known.blob));
             return Ok(known);
         }
         let made = layer::export_layer(session.store, bundle, compression, policy).map_err(|e| failed(&e))?;

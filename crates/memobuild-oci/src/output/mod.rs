@@ -27,6 +27,9 @@ pub use local::write_local;
 pub use push::{Push, Recipe, Report};
 pub use rootfs::write_tar;
 
+/// Blobs on their way to a repository at once.
+const AT_ONCE: usize = 4;
+
 use crate::reference::Reference;
 
 /// What is written: a manifest or index that is in the store with all that it names.

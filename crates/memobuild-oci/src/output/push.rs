@@ -16,16 +16,13 @@ use memobuild_image::{Descriptor, Index, Manifest, media};
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Sha256Digest};
 
-use super::{OutputError, layout::read};
+use super::{AT_ONCE, OutputError, layout::read};
 use crate::{
     image::{BaseImage, Progress},
     layer::{Compression, TimestampPolicy, export_layer},
     reference::Reference,
     registry::{Pushed, Registries, RegistryError},
 };
-
-/// Blobs on their way at once.
-const AT_ONCE: usize = 4;
 
 /// An image to be pushed.
 pub struct Push<'a> {

@@ -55,6 +55,8 @@ pub(super) struct Inner {
     schemes: Mutex<HashMap<String, &'static str>>,
     /// Mirrors that did not answer.
     silent: Mutex<HashSet<String>>,
+    /// Blobs that are in a repository, or on their way to it.
+    pub(super) there: Mutex<HashMap<(String, String, Sha256Digest), Arc<Mutex<bool>>>>,
     /// Held while a referrers tag is changed.
     pub(super) referrers: Mutex<()>,
 }
@@ -91,6 +93,7 @@ impl Registries {
             tokens: Mutex::default(),
             schemes: Mutex::default(),
             silent: Mutex::default(),
+            there: Mutex::default(),
             referrers: Mutex::default(),
             options,
         }))

@@ -1,10 +1,13 @@
 //! Manifests and blobs to a registry (distribution-spec 1.1, "Push").
 //!
-//! A blob is asked for before it is sent, and taken over from another repository where the registry can do that. Small
-//! ones go in one request; large ones in parts, and after a broken connection the registry is asked how much it has. An
-//! upload that is given up is cancelled.
+//! A blob is asked for before it is sent, and taken over from another repository where the registry can do that. It goes
+//! in one request, which costs a registry the least. After a broken connection the registry is asked how much it has,
+//! and the rest goes in parts, as does what is too long for one request. An upload that is given up is cancelled.
 
-use std::fs::File;
+use std::{
+    fs::File,
+    sync::{Arc, Mutex},
+};
 
 use memobuild_image::Descriptor;
 use memobuild_tree::Sha256Digest;
@@ -12,15 +15,15 @@ use ureq::http::Method;
 
 use super::{
     Registries, RegistryError,
-    client::Target,
+    client::{Target, lock},
     exchange::{Answer, Content, Payload, Question, location},
     retry::Backoff,
 };
 use crate::reference::Reference;
 
-/// Blobs of at most so many bytes are sent in one request.
-const WHOLE: u64 = 4 << 20;
-/// Bytes of a part of a larger one, unless the registry wants larger ones: what is lost when a connection breaks.
+/// Blobs of at most so many bytes are small: not worth a question or a part of their own.
+const SMALL: u64 = 4 << 20;
+/// Bytes of a part, unless the registry wants larger ones: what is lost when a connection breaks once more.
 const PART: u64 = 32 << 20;
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
@@ -40,7 +43,8 @@ pub type Source<'a> = &'a (dyn Fn() -> Result<File, RegistryError> + Sync);
 
 impl Registries {
     /// Makes sure that a repository has a blob. `from` names repositories of the same registry that may have it.
-    /// `source` is asked for the bytes only if they must be sent. `progress` is told how many were.
+    /// `source` is asked for the bytes only if they must be sent. `progress` is told how many were. What is known to be
+    /// there is not asked for again, and what another thread is sending is waited for.
     pub fn push_blob(
         &self,
         to: &Reference,
@@ -61,36 +65,23 @@ impl Registries {
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Pushed, RegistryError> {
         let target = self.target(to);
-        if target.again(|| target.has_blob(&blob.digest))? {
+        let slot = target.there(&blob.digest);
+        let mut there = lock(&slot);
+        if *there {
             return Ok(Pushed::Present);
         }
-        let mut session = None;
-        for repository in from {
-            let path = format!("blobs/uploads/?mount={}&from={repository}", blob.digest);
-            let answer = target.again(|| target.post(&path, Some(repository)))?;
-            match answer.status() {
-                201 => return Ok(Pushed::Mounted),
-                // It opens an upload instead, which is as good as any.
-                202 => {
-                    session = Some(target.session(&answer)?);
-                    break;
-                }
-                // Who may not read there may still write here.
-                _ => {}
-            }
-        }
-        // A registry may find the blob by itself. Small ones are not worth the question.
-        if session.is_none() && blob.size > WHOLE {
-            let path = format!("blobs/uploads/?mount={}", blob.digest);
-            let answer = target.again(|| target.post(&path, None))?;
-            match answer.status() {
-                201 => return Ok(Pushed::Mounted),
-                202 => session = Some(target.session(&answer)?),
-                _ => {}
-            }
-        }
-        target.send_blob(blob, session, source, progress)?;
-        Ok(Pushed::Sent)
+        let pushed = target.push_blob(blob, from, source, progress)?;
+        *there = true;
+        Ok(pushed)
+    }
+
+    /// Whether a repository has a blob, asked before what is to be pushed there is made.
+    pub fn probe_blob(&self, to: &Reference, digest: &Sha256Digest) -> Result<bool, RegistryError> {
+        let target = self.target(to);
+        let slot = target.there(digest);
+        let mut there = lock(&slot);
+        *there = *there || target.again(|| target.has_blob(digest))?;
+        Ok(*there)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its own digest where the reference has no tag. One
@@ -112,6 +103,51 @@ struct Session {
 }
 
 impl Target<'_> {
+    /// Whether a blob is known to be there. Locked while that is found out, or brought about.
+    fn there(&self, digest: &Sha256Digest) -> Arc<Mutex<bool>> {
+        let name = (self.host.to_owned(), self.repository.to_string(), *digest);
+        lock(&self.inner.there).entry(name).or_default().clone()
+    }
+
+    fn push_blob<'b>(
+        &self,
+        blob: &Descriptor,
+        from: &[&str],
+        source: &(dyn Fn() -> Result<Content<'b>, RegistryError> + Sync),
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Pushed, RegistryError> {
+        if self.again(|| self.has_blob(&blob.digest))? {
+            return Ok(Pushed::Present);
+        }
+        let mut session = None;
+        for repository in from {
+            let path = format!("blobs/uploads/?mount={}&from={repository}", blob.digest);
+            let answer = self.again(|| self.post(&path, Some(repository)))?;
+            match answer.status() {
+                201 => return Ok(Pushed::Mounted),
+                // It opens an upload instead, which is as good as any.
+                202 => {
+                    session = Some(self.session(&answer)?);
+                    break;
+                }
+                // Who may not read there may still write here.
+                _ => {}
+            }
+        }
+        // A registry may find the blob by itself. Small ones are not worth the question.
+        if session.is_none() && blob.size > SMALL {
+            let path = format!("blobs/uploads/?mount={}", blob.digest);
+            let answer = self.again(|| self.post(&path, None))?;
+            match answer.status() {
+                201 => return Ok(Pushed::Mounted),
+                202 => session = Some(self.session(&answer)?),
+                _ => {}
+            }
+        }
+        self.send_blob(blob, session, source, progress)?;
+        Ok(Pushed::Sent)
+    }
+
     pub(super) fn has_blob(&self, digest: &Sha256Digest) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
         let answer = self.ask(&Question::new(Method::HEAD, &path))?;
@@ -168,8 +204,16 @@ impl Target<'_> {
             }
         };
         let told = |done| progress(done, Some(blob.size));
-        let mut upload =
-            Upload { target: self, blob, content: &content, progress: &told, session, sent: 0, unsure: false };
+        let mut upload = Upload {
+            target: self,
+            blob,
+            content: &content,
+            progress: &told,
+            session,
+            sent: 0,
+            unsure: false,
+            parts: false,
+        };
         let (mut backoff, mut farthest) = (Backoff::default(), 0);
         loop {
             let result = upload.step();
@@ -185,6 +229,8 @@ impl Target<'_> {
             let again = match &error {
                 // It has more or less than was thought, or no longer knows of this upload.
                 RegistryError::Status { status: 416, .. } => true,
+                // Proxies often have a limit for one request.
+                RegistryError::Status { status: 413, .. } => !upload.parts && blob.size > SMALL,
                 RegistryError::Status { status: 404, .. } => upload.session.is_some(),
                 e => e.is_transient() && !(farthest == 0 && e.is_refusal()),
             };
@@ -193,7 +239,7 @@ impl Target<'_> {
                 return Err(error);
             }
             tracing::debug!("{}: going on with the upload: {error}", blob.digest);
-            upload.unsure = true;
+            (upload.unsure, upload.parts) = (true, true);
         }
     }
 
@@ -217,6 +263,8 @@ struct Upload<'a> {
     sent: u64,
     /// Whether a request failed, so that only the registry knows how many it has.
     unsure: bool,
+    /// Whether what is left goes in parts: one request for all of it has failed.
+    parts: bool,
 }
 
 impl Upload<'_> {
@@ -238,7 +286,7 @@ impl Upload<'_> {
             }
         };
         let left = self.blob.size.saturating_sub(self.sent);
-        if left > 0 && (self.sent > 0 || left > WHOLE) {
+        if left > 0 && self.parts && (self.sent > 0 || left > SMALL) {
             return self.part(&session, left.min(PART.max(session.least))).map(|()| false);
         }
         let joint = if session.place.contains('?') { '&' } else { '?' };

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod artifacts;
+mod early;
 mod helpers;
 mod hosts;
 mod limits;

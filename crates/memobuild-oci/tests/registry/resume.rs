@@ -63,6 +63,37 @@ fn two_hundred_cuts_where_uploads_wander_and_downloads_lie_elsewhere() {
     cut_two_hundred_times(Options { place: Place::Relative, min_chunk: 5 << 20, redirect: true, ..Options::default() });
 }
 
+/// Where nothing is kept of a request that broke off, it is sent once more, in parts, and no oftener.
+#[test]
+fn cuts_where_broken_requests_leave_nothing() {
+    let strict = Strict::new(Options { keeps_cut_puts: false, ..Options::default() });
+    let port = cutting_proxy(strict.port, 70_000_000, Arc::new(AtomicUsize::new(2)));
+    let bytes = noise(80 << 20, 4);
+    let to: Reference = format!("127.0.0.1:{port}/a:1").parse().unwrap();
+    let (_, pushed) = Registries::new(nobody()).push_bytes(&to, "application/octet-stream", &bytes).unwrap();
+    assert_eq!(pushed, Pushed::Sent);
+    let log = strict.log();
+    assert_eq!(log.iter().filter(|l| l.method == "PUT" && l.received > 0).count(), 1);
+    assert!(log.iter().any(|l| l.method == "PATCH"));
+    assert!(arrived(&strict) <= 2 * bytes.len() as u64);
+    assert_eq!(strict.open_uploads(), 0);
+}
+
+/// A blob goes in one request, and in parts where that is too long for the registry or what stands before it.
+#[test]
+fn what_is_too_long_for_one_request_goes_in_parts() {
+    for abrupt in [false, true] {
+        let strict = Strict::new(Options { max_request: 40 << 20, abrupt, ..Options::default() });
+        let (short, long) = (noise(39 << 20, 5), noise(80 << 20, 6));
+        assert_eq!(send(&strict, &short).unwrap(), Pushed::Sent);
+        assert!(!strict.log().iter().any(|l| l.method == "PATCH"));
+        assert_eq!(send(&strict, &long).unwrap(), Pushed::Sent);
+        let parts: Vec<u64> = strict.log().iter().filter(|l| l.method == "PATCH").map(|l| l.received).collect();
+        assert_eq!(parts, [32 << 20, 32 << 20, 16 << 20]);
+        assert_eq!(strict.open_uploads(), 0);
+    }
+}
+
 fn send(strict: &Strict, bytes: &[u8]) -> Result<Pushed, RegistryError> {
     let to: Reference = format!("{}/a:1", strict.host).parse().unwrap();
     Registries::new(nobody()).push_bytes(&to, "application/octet-stream", bytes).map(|(_, pushed)| pushed)
@@ -72,21 +103,20 @@ fn send(strict: &Strict, bytes: &[u8]) -> Result<Pushed, RegistryError> {
 fn places_of_all_kinds_and_parts_of_a_least_length() {
     for place in [Place::Path, Place::Absolute, Place::Relative] {
         // Larger than the parts that are sent without being asked.
-        let strict = Strict::new(Options { place, min_chunk: 40 << 20, ..Options::default() });
+        let strict = Strict::new(Options { place, min_chunk: 40 << 20, max_request: 45 << 20, ..Options::default() });
         let bytes = noise(50 << 20, 5);
         assert_eq!(send(&strict, &bytes).unwrap(), Pushed::Sent);
         assert_eq!(send(&strict, &bytes).unwrap(), Pushed::Present);
         let log = strict.log();
         let parts: Vec<u64> = log.iter().filter(|l| l.method == "PATCH").map(|l| l.received).collect();
         assert_eq!(parts, [40 << 20, 10 << 20]);
-        assert_eq!(arrived(&strict), bytes.len() as u64);
     }
 }
 
 /// A registry that started anew in the middle of an upload no longer knows it.
 #[test]
 fn uploads_that_the_registry_forgot_begin_anew() {
-    let strict = Strict::new(Options::default());
+    let strict = Strict::new(Options { max_request: 40 << 20, ..Options::default() });
     let bytes = noise(70 << 20, 6);
     let to: Reference = format!("{}/a:1", strict.host).parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -95,7 +125,8 @@ fn uploads_that_the_registry_forgot_begin_anew() {
     let blob = Descriptor::of("application/octet-stream", &bytes);
     let forgotten = AtomicUsize::new(0);
     let progress = |done: u64, _: Option<u64>| {
-        if done > 40 << 20 && forgotten.fetch_add(1, Ordering::Relaxed) == 0 {
+        let has_part = || strict.log().iter().any(|l| l.method == "PATCH");
+        if done > 40 << 20 && has_part() && forgotten.fetch_add(1, Ordering::Relaxed) == 0 {
             strict.forget_uploads();
         }
     };

@@ -66,6 +66,10 @@ pub(crate) struct Options {
     pub(crate) abrupt: bool,
     /// Manifests above this are refused; the specification asks for at least 4 MiB.
     pub(crate) max_manifest: usize,
+    /// Longer bodies of uploads are refused.
+    pub(crate) max_request: u64,
+    /// What arrived of a PUT that broke off is kept, as that of a PATCH always is.
+    pub(crate) keeps_cut_puts: bool,
 }
 
 impl Default for Options {
@@ -89,6 +93,8 @@ impl Default for Options {
             slow: Duration::ZERO,
             abrupt: false,
             max_manifest: 4 << 20,
+            max_request: u64::MAX,
+            keeps_cut_puts: true,
         }
     }
 }

@@ -9,7 +9,7 @@ use bazel_remote_apis::build::bazel::{
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{MOST_IN_BATCH, status};
-use crate::{auth::Scope, routes::App};
+use crate::{auth::Scope, peer::Peer, routes::App};
 
 pub(super) struct Capabilities {
     app: Arc<App>,
@@ -27,7 +27,8 @@ impl Service for Capabilities {
         &self,
         request: Request<rex::GetCapabilitiesRequest>,
     ) -> Result<Response<rex::ServerCapabilities>, Status> {
-        let (_, scope) = self.app.auth.client(request.metadata().as_ref()).map_err(status)?;
+        let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_deref());
+        let (_, scope) = self.app.auth.client(request.metadata().as_ref(), certificate).map_err(status)?;
         let limit = self.app.config.max_blob.min(self.app.config.max_size.unwrap_or(u64::MAX));
         let zstd = vec![rex::compressor::Value::Zstd.into()];
         let cache = rex::CacheCapabilities {

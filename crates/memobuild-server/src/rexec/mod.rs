@@ -33,7 +33,11 @@ use bazel_remote_apis::{
 };
 use tonic::{Code, Status, codegen::Service};
 
-use crate::{auth::Scope, reply::ApiError, routes::App};
+use crate::{
+    auth::Scope,
+    reply::{ApiError, Failure},
+    routes::App,
+};
 
 /// Bytes of blobs in one batch; what clients are told.
 const MOST_IN_BATCH: usize = 4 << 20;
@@ -80,11 +84,19 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// An error as the answer to a call.
 pub(crate) fn refusal(error: ApiError) -> Response {
-    status(error).into_http()
+    let mut response: Response = told(&error).into_http();
+    if let Some(failure) = error.into_response().extensions().get::<Failure>() {
+        response.extensions_mut().insert(failure.clone());
+    }
+    response
+}
+
+fn status(error: ApiError) -> Status {
+    told(&error)
 }
 
 /// What a call is told.
-fn status(error: ApiError) -> Status {
+fn told(error: &ApiError) -> Status {
     let code = match error.status() {
         StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::InvalidArgument,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,

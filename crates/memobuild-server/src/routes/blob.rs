@@ -8,12 +8,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use memobuild_tree::Sha256Digest;
-use serde_json::json;
 
 use super::{
     Answer, App,
     conditions::{Range, accepts_zstd, has_it, range, text},
     named,
+    schemas::{ErrorBody, Stored},
 };
 use crate::{
     BlobId, IdError,
@@ -46,26 +46,82 @@ fn layer(name: Name) -> Result<BlobId, ApiError> {
     })
 }
 
+/// Whether a blob is there
+#[utoipa::path(head, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$")), operation_id = "head_blob",
+    responses(
+        (status = 200, description = "It is there", headers(("ETag" = String, description = "The digest in quotes"), ("Content-Length" = u64, description = "Bytes of the blob"))),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "It is not there")))]
 pub(super) async fn head(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
     answer_head(app, content(name)?, &headers).await
 }
 
+/// Whether a layer is there
+#[utoipa::path(head, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$")), operation_id = "head_layer",
+    responses(
+        (status = 200, description = "It is there", headers(("ETag" = String, description = "The digest in quotes"), ("Content-Length" = u64, description = "Bytes of the blob"))),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "It is not there")))]
 pub(super) async fn head_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
     answer_head(app, layer(name)?, &headers).await
 }
 
+/// The bytes of a blob
+#[utoipa::path(get, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
+        ("If-None-Match" = Option<String>, Header, description = "Tags of what the client has"),
+        ("Accept-Encoding" = Option<String>, Header, description = "zstd packs the body")), operation_id = "get_blob",
+    responses(
+        (status = 200, description = "Its bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(("ETag" = String, description = "The digest in quotes; with -zstd in them for a packed body"))),
+        (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>, headers(("Content-Range" = String, description = "Which bytes, of how many"))),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "It is not there", body = ErrorBody),
+        (status = 416, description = "There are no such bytes", body = ErrorBody)))]
 pub(super) async fn get(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
     answer_get(app, content(name)?, headers).await
 }
 
+/// The bytes of a layer
+#[utoipa::path(get, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
+        ("If-None-Match" = Option<String>, Header, description = "Tags of what the client has"),
+        ("Accept-Encoding" = Option<String>, Header, description = "zstd packs the body")), operation_id = "get_layer",
+    responses(
+        (status = 200, description = "Its bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(("ETag" = String, description = "The digest in quotes; with -zstd in them for a packed body"))),
+        (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>, headers(("Content-Range" = String, description = "Which bytes, of how many"))),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "It is not there", body = ErrorBody),
+        (status = 416, description = "There are no such bytes", body = ErrorBody)))]
 pub(super) async fn get_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
     answer_get(app, layer(name)?, headers).await
 }
 
+/// Stores a blob
+#[utoipa::path(put, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$")), operation_id = "put_blob", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes; chunked or not; packed with Content-Encoding: zstd"),
+    responses(
+        (status = 200, description = "It was there", body = Stored),
+        (status = 201, description = "It is there now, on disk", body = Stored),
+        (status = 400, description = "The digest is another's, or the body ended early", body = ErrorBody),
+        (status = 408, description = "The body comes too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "Encoded with something other than zstd", body = ErrorBody),
+        (status = 507, description = "There is no room", body = ErrorBody)))]
 pub(super) async fn put(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
     receive(app, content(name)?, request).await
 }
 
+/// Stores a layer
+#[utoipa::path(put, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$")), operation_id = "put_layer", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes; chunked or not; packed with Content-Encoding: zstd"),
+    responses(
+        (status = 200, description = "It was there", body = Stored),
+        (status = 201, description = "It is there now, on disk", body = Stored),
+        (status = 400, description = "The digest is another's, or the body ended early", body = ErrorBody),
+        (status = 408, description = "The body comes too slowly", body = ErrorBody),
+        (status = 413, description = "The body is too long", body = ErrorBody),
+        (status = 415, description = "Encoded with something other than zstd", body = ErrorBody),
+        (status = 507, description = "There is no room", body = ErrorBody)))]
 pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
     receive(app, layer(name)?, request).await
 }
@@ -134,7 +190,11 @@ fn read(app: &App, id: BlobId, headers: &HeaderMap) -> Result<Option<Response<Bo
 }
 
 fn body(app: &App, source: Box<dyn std::io::Read + Send>, length: Option<u64>) -> Result<Body, ApiError> {
-    let failed = |source| StorageError::Io { what: "read a blob".into(), source };
+    // A storage's own error is inside.
+    let failed = |source: std::io::Error| match source.downcast::<StorageError>() {
+        Ok(error) => error,
+        Err(source) => StorageError::Io { what: "read a blob".into(), source },
+    };
     Ok(Body::new(BlobBody::start(source, length, app.metrics.clone()).map_err(failed)?))
 }
 
@@ -179,7 +239,7 @@ fn stored(id: BlobId, committed: Committed) -> Response<Body> {
         Committed::Created => (StatusCode::CREATED, true),
         Committed::Existed => (StatusCode::OK, false),
     };
-    reply::json(status, &json!({ "digest": id.to_string(), "created": created }))
+    reply::of(status, &Stored { digest: id.to_string(), created })
 }
 
 /// The entity tags of a blob: its digest names its bytes, and an encoding makes other bytes of them.

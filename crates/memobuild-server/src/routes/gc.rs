@@ -8,24 +8,38 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Answer, App};
+use super::{
+    Answer, App,
+    schemas::{Collected, ErrorBody},
+};
 use crate::{
+    guard::Detail,
     metrics::add,
     reply::{self, ApiError, blocking},
+    webhooks::Event,
 };
 
+/// Removes what was not used for long, and what is above the size cap
+#[utoipa::path(post, path = "/gc", tag = "care", params(("days" = Option<u32>, Query, description = "Without it only what is above the cap goes")),
+    responses(
+        (status = 200, description = "It is done", body = Collected),
+        (status = 400, description = "Not a number of days", body = ErrorBody)))]
 pub(super) async fn gc(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let unused_for = days(uri.query())?.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let storage = app.storage.clone();
     let (report, usage) = blocking(move || storage.gc(unused_for).and_then(|r| Ok((r, storage.usage()?)))).await?;
     add(&app.metrics.gc_freed_bytes, report.freed_bytes);
-    let answer = json!({
-        "removed_blobs": report.blobs,
-        "removed_records": report.records,
-        "freed_bytes": report.freed_bytes,
-        "stored_bytes": usage.bytes,
-    });
-    Ok(reply::json(StatusCode::OK, &answer))
+    let collected = Collected {
+        removed_blobs: report.blobs,
+        removed_records: report.records,
+        freed_bytes: report.freed_bytes,
+        stored_bytes: usage.bytes,
+    };
+    let answer = json!(collected);
+    app.guard.hooks.send(Event::GcFinished, answer.clone());
+    let mut response = reply::json(StatusCode::OK, &answer);
+    response.extensions_mut().insert(Detail(answer));
+    Ok(response)
 }
 
 fn days(query: Option<&str>) -> Result<Option<u32>, ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{body::Body, extract::State, http::StatusCode};
 use serde_json::Value;
 
-use super::{Answer, App};
+use super::{Answer, App, schemas::ErrorBody};
 use crate::{
     BlobId,
     reply::{self, ApiError, blocking},
@@ -17,6 +17,11 @@ const MOST: usize = 10_000;
 /// Bytes of a request: room for the digests, each with its prefix, quotes and a little space.
 const BODY_LIMIT: usize = MOST * 80;
 
+/// Which of these blobs are not there
+#[utoipa::path(post, path = "/cache/missing", tag = "blobs", request_body(content = Vec<String>, description = "At most 10,000 digests of either kind"),
+    responses(
+        (status = 200, description = "Those that are not there", body = Vec<String>),
+        (status = 400, description = "Not a list of digests, or too many", body = ErrorBody)))]
 pub(super) async fn missing(State(app): State<Arc<App>>, body: Body) -> Answer {
     let body = app.incoming(body).whole(BODY_LIMIT).await?;
     let texts: Vec<String> = serde_json::from_slice(&body)
@@ -27,15 +32,7 @@ pub(super) async fn missing(State(app): State<Arc<App>>, body: Body) -> Answer {
     let ids = texts.iter().map(|text| text.parse()).collect::<Result<Vec<BlobId>, _>>();
     let ids = ids.map_err(|error| ApiError::bad("invalid_digest", error.to_string()))?;
     let storage = app.storage.clone();
-    let missing = blocking(move || {
-        let mut missing = Vec::new();
-        for id in ids {
-            if storage.blob_size(id)?.is_none() {
-                missing.push(Value::from(id.to_string()));
-            }
-        }
-        Ok::<_, crate::storage::StorageError>(missing)
-    })
-    .await?;
+    let missing = blocking(move || storage.blobs_missing(&ids)).await?;
+    let missing = missing.iter().map(|id| Value::from(id.to_string())).collect();
     Ok(reply::json(StatusCode::OK, &Value::Array(missing)))
 }

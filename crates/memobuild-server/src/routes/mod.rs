@@ -8,7 +8,9 @@ mod gc;
 mod health;
 mod metrics;
 mod missing;
+mod openapi;
 mod record;
+mod schemas;
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,10 +24,11 @@ use axum::{
     routing,
 };
 use hyper::body::Body as _;
+use tracing::Instrument as _;
 
 use crate::{
-    API_VERSION, Config, IdError, auth::Auth, linger, metrics::Metrics, receive::Incoming, reply::ApiError, rexec,
-    storage::Storage,
+    API_VERSION, Config, IdError, auth::Auth, guard::Guard, linger, metrics::Metrics, receive::Incoming,
+    reply::ApiError, rexec, storage::Storage,
 };
 
 /// What all requests share.
@@ -34,6 +37,7 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) guard: Guard,
 }
 
 impl App {
@@ -57,6 +61,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", routing::get(health::healthz))
         .route("/readyz", routing::get(health::readyz))
         .route("/metrics", routing::get(metrics::metrics))
+        .route("/openapi.json", routing::get(openapi::openapi))
         .fallback(async || ApiError::not_found("route"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
@@ -78,11 +83,16 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         || request.body().is_end_stream();
     let grpc = rexec::is_grpc(request.headers());
     let (request, rest) = if asks { (request, None) } else { lent(request) };
-    let mut client = "-".to_owned();
-    let mut response = match app.auth.check(request.method(), &path, request.headers()) {
-        Ok(name) => {
-            name.clone_into(&mut client);
-            next.run(request).await
+    let visit = app.guard.arrived(&request);
+    let checked = app.auth.check(request.method(), &path, request.headers(), visit.certificate());
+    let admitted = app.guard.admit(&visit, checked);
+    let client = admitted.as_ref().ok().map(|(client, _)| client.clone());
+    let name = client.as_ref().map_or("-", |client| client.name.as_str());
+    let span = visit.span(name, method, &path);
+    let mut response = match admitted {
+        Ok((client, _upload)) => {
+            let request = app.guard.count(&visit, &client, request);
+            next.run(request).instrument(span.clone()).await
         }
         Err(error) => {
             drop(request);
@@ -92,12 +102,13 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     if let Some(rest) = rest {
         rest.drain().await;
     }
+    app.guard.answered(&visit, client.as_ref(), method, &mut response);
     let headers = response.headers_mut();
     headers.insert("x-memobuild-api-version", HeaderValue::from_static(API_VERSION));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     let (status, took) = (response.status().as_u16(), began.elapsed());
     app.metrics.answered(route.as_ref().map_or("other", MatchedPath::as_str), method, status, took);
-    tracing::debug!(client, method, path, status, ms = took.as_millis(), "request");
+    span.in_scope(|| tracing::debug!(status, ms = took.as_millis(), "request"));
     response
 }
 

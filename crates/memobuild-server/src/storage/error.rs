@@ -17,7 +17,32 @@ pub enum StorageError {
     },
     /// The database failed.
     #[error("the database of records failed")]
-    Database(#[from] rusqlite::Error),
+    Database(#[source] rusqlite::Error),
+    /// The shared database refused a statement.
+    #[error("the database of records failed")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The object store refused a request: no such bucket, no permission.
+    #[error("the object store refused a request")]
+    Objects(#[from] object_store::Error),
+    /// A database or an object store that may be back soon does not answer, or not in time.
+    #[error("{what} does not answer")]
+    Unavailable {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address of a storage or a database can't be used.
+    #[error("{what}: {reason}")]
+    Address {
+        /// The address, without any password.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The object store and the database don't belong together.
+    #[error("{0}")]
+    Mismatch(String),
     /// Another server uses the directory.
     #[error("another server uses {0}")]
     InUse(String),
@@ -50,6 +75,15 @@ pub enum StorageError {
         /// How many came.
         size: u64,
     },
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Database(error),
+        }
+    }
 }
 
 impl StorageError {

@@ -5,16 +5,23 @@
 //! slowly holds none: a body is handed over in pieces.
 
 mod checked;
+#[cfg(test)]
+mod conformance;
 mod disk;
 mod error;
+mod postgres;
+mod rows;
+mod shared;
+mod waiting;
 
-use std::{io::Read, time::Duration};
+use std::{io::Read, sync::Arc, time::Duration};
 
 pub use checked::CheckedWriter;
 pub use disk::DiskStorage;
 pub use error::StorageError;
+pub use shared::SharedStorage;
 
-use crate::{BlobId, RecordKey};
+use crate::{BlobId, Config, RecordKey};
 
 /// The result of a storage's functions.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -29,6 +36,17 @@ pub const LIST_ITEMS: usize = 32;
 pub trait Storage: Send + Sync + 'static {
     /// How long a blob is, in bytes; `None` if it is not there. Counts as a use.
     fn blob_size(&self, id: BlobId) -> Result<Option<u64>>;
+
+    /// Which of these blobs are not there, in their order. Counts as a use of the others.
+    fn blobs_missing(&self, ids: &[BlobId]) -> Result<Vec<BlobId>> {
+        let mut missing = Vec::new();
+        for id in ids {
+            if self.blob_size(*id)?.is_none() {
+                missing.push(*id);
+            }
+        }
+        Ok(missing)
+    }
 
     /// A blob's bytes from this offset on; `None` if it is not there. Counts as a use.
     fn blob_read(&self, id: BlobId, from: u64) -> Result<Option<BlobReader>>;
@@ -71,6 +89,26 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Writes down what is remembered in memory only, such as last uses. Called now and then, and at the end.
     fn flush(&self) -> Result<()>;
+}
+
+/// Opens the storage that a server is configured with.
+///
+/// # Errors
+/// [`StorageError::Address`] for two places that don't go together, and what opening either storage gives.
+pub fn open(config: &Config) -> Result<Arc<dyn Storage>> {
+    let (dir, max_size) = (&config.data_dir, config.max_size);
+    match (&config.storage, &config.metadata) {
+        (None, None) => Ok(Arc::new(DiskStorage::open(dir, max_size)?)),
+        (Some(storage), Some(metadata)) => Ok(Arc::new(SharedStorage::open(storage, metadata, dir, max_size)?)),
+        (Some(what), None) => Err(StorageError::Address {
+            what: what.clone(),
+            reason: "blobs in an object store need a database beside it (--metadata postgres://...)".into(),
+        }),
+        (None, Some(_)) => Err(StorageError::Address {
+            what: "--metadata".into(),
+            reason: "a shared database needs a shared object store beside it (--storage s3://...)".into(),
+        }),
+    }
 }
 
 /// A blob being read.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use memobuild_server::{Config, Server};
+use memobuild_server::{Config, Reloader, Server};
 use serde_json::Value;
 
 /// What came back.
@@ -99,6 +99,7 @@ pub fn try_send(addr: SocketAddr, method: &str, path: &str, extra: &[&str], body
 pub struct Running {
     pub addr: SocketAddr,
     pub dir: tempfile::TempDir,
+    pub reloader: Reloader,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -119,12 +120,12 @@ impl Running {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let server = Server::bind(config).await.unwrap();
-                tell.send(server.local_addr()).unwrap();
+                tell.send((server.local_addr(), server.reloader())).unwrap();
                 server.run(async { drop(stopped.await) }).await;
             });
         });
-        let addr = told.recv().expect("the server did not start");
-        Self { addr, dir, stop: Some(stop), thread: Some(thread) }
+        let (addr, reloader) = told.recv().expect("the server did not start");
+        Self { addr, dir, reloader, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn send(&self, method: &str, path: &str, extra: &[&str], body: &[u8]) -> Reply {

@@ -12,12 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memobuild_server::{Config, serve_with};
+use memobuild_server::{Config, Scope, add_token, revoke_token, serve_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{answer, connect, head, noise, try_send};
 
 const DIR: &str = "MEMOBUILD_SERVER_TEST_DIR";
+
+/// What a client may take its time for, in milliseconds.
+pub const IDLE: &str = "MEMOBUILD_SERVER_TEST_IDLE";
+
+/// A file of tokens.
+pub const TOKENS: &str = "MEMOBUILD_SERVER_TEST_TOKENS";
 
 /// No test: the process that the others start.
 #[test]
@@ -26,17 +32,26 @@ fn server_process() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let mut config = Config::new(dir);
     config.listen.set_port(0);
+    if let Ok(idle) = std::env::var(IDLE) {
+        config.idle_timeout = Duration::from_millis(idle.parse().unwrap());
+    }
+    config.tokens = std::env::var_os(TOKENS).map(Into::into);
     serve_with(config, |addr| println!("\nlistening on {addr}")).unwrap();
 }
 
-struct Process {
-    child: Child,
-    addr: SocketAddr,
+pub struct Process {
+    pub child: Child,
+    pub addr: SocketAddr,
 }
 
 impl Process {
-    fn start(dir: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    pub fn start(dir: &Path) -> Self {
+        Self::from(Command::new(std::env::current_exe().unwrap()), dir)
+    }
+
+    /// By a command that runs this program with what is added to its arguments.
+    pub fn from(mut command: Command, dir: &Path) -> Self {
+        let mut child = command
             .args(["--exact", "crash::server_process", "--ignored", "--nocapture"])
             .env(DIR, dir)
             .stdout(Stdio::piped())
@@ -65,11 +80,11 @@ fn killed_in_the_middle_of_puts() {
     let addr = server.addr;
     let (sent, acknowledged) = (Mutex::new(HashSet::new()), Mutex::new(HashSet::new()));
     thread::scope(|scope| {
-        for client in 0..50u64 {
+        for client in 0..100u64 {
             let (sent, acknowledged) = (&sent, &acknowledged);
             scope.spawn(move || {
                 for n in 0.. {
-                    let bytes = noise(client << 32 | n, 100_000 + 9_000 * client as usize);
+                    let bytes = noise(client << 32 | n, 100_000 + 4_500 * client as usize);
                     let hex = blake3::hash(&bytes).to_hex().to_string();
                     sent.lock().unwrap().insert(hex.clone());
                     match try_send(addr, "PUT", &format!("/cache/{hex}"), &[], &bytes) {
@@ -83,15 +98,15 @@ fn killed_in_the_middle_of_puts() {
             });
         }
         let began = Instant::now();
-        while acknowledged.lock().unwrap().len() < 60 && began.elapsed() < Duration::from_secs(120) {
+        while acknowledged.lock().unwrap().len() < 120 && began.elapsed() < Duration::from_secs(120) {
             thread::sleep(Duration::from_millis(5));
         }
         server.child.kill().unwrap();
     });
     drop(server);
     let (sent, acknowledged) = (sent.into_inner().unwrap(), acknowledged.into_inner().unwrap());
-    assert!(acknowledged.len() >= 60);
-    assert!(sent.len() >= acknowledged.len() + 50, "all clients were in the middle of something");
+    assert!(acknowledged.len() >= 120);
+    assert!(sent.len() >= acknowledged.len() + 100, "all clients were in the middle of something");
 
     let server = Process::start(&data);
     let mut whole = 0;
@@ -110,6 +125,31 @@ fn killed_in_the_middle_of_puts() {
     assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
     let metrics = String::from_utf8(try_send(server.addr, "GET", "/metrics", &[], b"").unwrap().body).unwrap();
     assert!(metrics.contains(&format!("memobuild_storage_blobs {whole}\n")), "{metrics}");
+}
+
+#[test]
+fn a_hangup_makes_it_read_its_tokens_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    let old = add_token(&tokens, "old", Scope::Read).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(TOKENS, &tokens);
+    let mut server = Process::from(command, &dir.path().join("data"));
+    let status = |token: &str| {
+        let auth = format!("Authorization: Bearer {token}");
+        try_send(server.addr, "GET", "/metrics", &[&auth], b"").unwrap().status
+    };
+    let new = add_token(&tokens, "new", Scope::Read).unwrap();
+    revoke_token(&tokens, "old").unwrap();
+    assert_eq!((status(&old), status(&new)), (200, 401));
+    kill_process(Pid::from_child(&server.child), Signal::HUP).unwrap();
+    let began = Instant::now();
+    while (status(&old), status(&new)) != (401, 200) {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        thread::sleep(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
+    assert!(server.child.wait().unwrap().success());
 }
 
 #[test]

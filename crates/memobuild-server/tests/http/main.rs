@@ -2,10 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a failure here is a failed test")]
 
 mod access;
+mod audit;
 mod bazel;
 mod blobs;
 mod care;
 mod client;
 mod crash;
+mod faults;
 mod grpc;
+mod hooks;
+mod hostile;
+mod limits;
+mod openapi;
 mod records;
+mod tls;

@@ -97,7 +97,7 @@ pub(crate) fn run(args: &ExportArgs) -> CliResult {
 }
 
 /// The image's manifest in the store, made (with its layers' blobs) where it lacks. `made` is told each layer that
-/// had to be compressed as soon as its blob is there.
+/// was built here as soon as its blob is known.
 pub(crate) fn assemble(
     store: &Store,
     named: &image::Named,
@@ -123,9 +123,8 @@ pub(crate) fn assemble(
     }
     let mut layers = Vec::new();
     for (i, known) in base.layers.iter().enumerate() {
-        let fresh = is_to_be_made(store, known, wanted.unwrap_or_default())?;
         let layer = layer(store, base, i, output)?;
-        if fresh {
+        if known.blob.is_none() {
             made(&layer.blob);
         }
         layers.push(layer);
@@ -141,14 +140,6 @@ pub(crate) fn assemble(
     let layers: Vec<Descriptor> = layers.into_iter().map(|layer| layer.blob).collect();
     let assembled = output::assemble(store, &bytes, &layers, annotations, docker_types).map_err(output_failure)?;
     Ok(assembled.manifest)
-}
-
-/// Whether a layer was built here and never compressed so.
-fn is_to_be_made(store: &Store, layer: &BaseLayer, compression: Compression) -> Result<bool, Failure> {
-    let BaseLayer { blob: None, bundle: Some(bundle), .. } = layer else { return Ok(false) };
-    let known = layer::known_export(store, bundle, compression, TimestampPolicy::Keep);
-    let known = known.map_err(|e| Failure::caused(FailureKind::Cache, &e))?;
-    Ok(known.is_none_or(|known| store.oci_blob_path(&known.blob.digest).is_none()))
 }
 
 /// The blob of a layer, and its diff ID. What `compression=` asks for goes for layers that were built here, and with

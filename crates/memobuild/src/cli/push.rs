@@ -67,7 +67,6 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let told = Told::new(&progress, format!("pushing {what}"));
     let early = Early::start(&registries, &store, &names);
     let made = export::assemble(&store, &named, &base, &BTreeMap::new(), Some(&output), &|blob| early.offer(blob));
-    let before = early.finish();
     let manifest = made.inspect_err(|_| progress.finish())?;
     let push = Push {
         store: &store,
@@ -78,6 +77,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
         referrers: vec![],
     };
     let report = push.to(&names, &|done, total| told.tell(done, total));
+    let before = early.finish();
     progress.finish();
     let mut report = report.map_err(export::output_failure)?;
     (report.sent, report.present) = (report.sent + before, report.present.saturating_sub(before));

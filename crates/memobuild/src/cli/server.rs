@@ -1,18 +1,24 @@
 //! `memobuild server`: the shared cache as a service.
 
+mod security;
+mod token;
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use memobuild_observe::FailureKind;
-use memobuild_server::{AuthError, Config, Scope, ServerError, add_token, serve_with};
+use memobuild_server::{AuthError, Config, Scope, ServerError, serve_with};
+use security::SecurityArgs;
+use token::TokenCommand;
 
 use super::{CliResult, Failure, text, values};
 
 /// Serve a cache that several machines share, over HTTP
 ///
 /// Anybody on this machine may use it, nobody else: to let others in, make tokens for them and listen on an address
-/// that they reach. It speaks plain HTTP; put a proxy that has TLS in front of it where the network is not your own.
-/// SIGTERM ends it, once what is being received is stored.
+/// that they reach. Without --tls-cert it speaks plain HTTP: for networks that are your own, or behind a proxy that has
+/// TLS. SIGTERM ends it, once what is being received is stored; SIGHUP has it read certificates, tokens and secrets again
+/// and open its audit log anew.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ServerArgs {
@@ -27,6 +33,19 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
 
+    /// Keep blobs in an object store, like s3://bucket/prefix, gs:// or az://; needs --metadata
+    ///
+    /// Credentials and endpoints are taken from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    /// AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true where that has no TLS), GOOGLE_SERVICE_ACCOUNT,
+    /// AZURE_STORAGE_ACCOUNT_NAME and their like. Any number of servers may share it; DIR then holds only what is being
+    /// received.
+    #[arg(long, value_name = "URL")]
+    storage: Option<String>,
+
+    /// Keep records in PostgreSQL, like postgres://user:password@host/database; needs --storage
+    #[arg(long, value_name = "URL", env = "MEMOBUILD_METADATA", hide_env_values = true)]
+    metadata: Option<String>,
+
     /// The most that the cache may take, like 100g; what was not used for longest goes
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     max_size: Option<u64>,
@@ -38,6 +57,9 @@ pub(crate) struct ServerArgs {
     /// File with the hashes of tokens, as `server token add` writes it
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
+
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,25 +71,6 @@ enum ServerCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum TokenCommand {
-    /// Make a token, print it, and add its hash to a file
-    ///
-    /// The token is not kept: who loses it needs another. A server reads the file when it starts.
-    Add {
-        /// Whose it is, for the log
-        name: String,
-
-        /// File to add it to; made if it is not there
-        #[arg(long, value_name = "FILE")]
-        tokens: PathBuf,
-
-        /// What it allows: read, write (and read), or admin (all)
-        #[arg(long, value_name = "SCOPE", default_value = "write", value_parser = scope)]
-        scope: Scope,
-    },
-}
-
 const EXAMPLES: &str = "\
 Examples:
   For this machine:
@@ -75,23 +78,27 @@ Examples:
   For others:
     memobuild server token add ci --tokens /etc/memobuild/tokens --scope write
     memobuild server --listen 0.0.0.0:8080 --data-dir /var/cache/memobuild-server \\
-      --tokens /etc/memobuild/tokens";
+      --tokens /etc/memobuild/tokens --tls-cert /etc/memobuild/tls.crt --tls-key /etc/memobuild/tls.key
+  One of several that share a bucket and a database:
+    memobuild server --listen 0.0.0.0:8080 --data-dir /var/tmp/memobuild-server \
+      --tokens /etc/memobuild/tokens \
+      --storage s3://bucket/prefix --metadata postgres://memobuild@db.example/memobuild";
 
 pub(crate) fn run(args: ServerArgs) -> CliResult {
     match args.command {
-        Some(ServerCommand::Token { command: TokenCommand::Add { name, tokens, scope } }) => {
-            let token = add_token(&tokens, &name, scope).map_err(|error| failure(&error.into()))?;
-            text::to_stdout(&format!("{token}\n"))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Some(ServerCommand::Token { command }) => token::run(command),
         None => {
             let Some(data_dir) = args.data_dir else { return Err(Failure::usage("--data-dir DIR is missing")) };
             let mut config = Config::new(data_dir);
             config.listen = args.listen;
+            config.storage = args.storage;
+            config.metadata = args.metadata;
             config.max_size = args.max_size;
             config.allow_anonymous = args.allow_anonymous;
             config.tokens = args.tokens;
-            let ready = |addr| text::to_stderr(&format!("listening on http://{addr}\n"));
+            config.security = args.security.settings()?;
+            let scheme = if config.security.tls.is_some() { "https" } else { "http" };
+            let ready = move |addr| text::to_stderr(&format!("listening on {scheme}://{addr}\n"));
             serve_with(config, ready).map_err(|error| failure(&error))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -105,9 +112,12 @@ fn scope(text: &str) -> Result<Scope, String> {
 fn failure(error: &ServerError) -> Failure {
     let kind = match error {
         ServerError::Open(_) => FailureKind::Usage,
-        ServerError::Tokens(AuthError::Scope(_) | AuthError::Name(_) | AuthError::Taken(_)) => FailureKind::Usage,
+        ServerError::Tokens(AuthError::Scope(_) | AuthError::Name(_) | AuthError::Taken(_) | AuthError::Unknown(_)) => {
+            FailureKind::Usage
+        }
         ServerError::Tokens(AuthError::File { .. } | AuthError::Line { .. }) => FailureKind::Cache,
-        ServerError::Storage(_) => FailureKind::Cache,
+        ServerError::Tls(_) | ServerError::Webhooks(_) => FailureKind::Usage,
+        ServerError::AuditLog { .. } | ServerError::Storage(_) => FailureKind::Cache,
         ServerError::Listen { .. } => FailureKind::Registry,
         ServerError::Runtime(_) => FailureKind::Machine,
     };

@@ -8,6 +8,7 @@ mod board;
 mod lines;
 mod plain;
 mod rawjson;
+pub(crate) mod trace_file;
 mod tty;
 
 use std::{

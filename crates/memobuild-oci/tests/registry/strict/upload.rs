@@ -73,10 +73,15 @@ impl Shared {
                 Ok(self.going_on(options, name, id, &upload, 202))
             }
             "PUT" => {
-                if !body.has_ended()
-                    && let Err(refusal) = self.append(options, name, id, &mut upload, request, body)?
-                {
-                    return Ok(refusal);
+                if !body.has_ended() {
+                    let before = upload.bytes.len();
+                    let appended = self.append(options, name, id, &mut upload, request, body);
+                    if appended.is_err() && !options.keeps_cut_puts {
+                        upload.bytes.truncate(before);
+                    }
+                    if let Err(refusal) = appended? {
+                        return Ok(refusal);
+                    }
                 }
                 lock(&self.state).uploads.remove(id);
                 Ok(self.close(name, request.parameter("digest").unwrap_or_default(), std::mem::take(&mut upload.bytes)))
@@ -139,6 +144,9 @@ impl Shared {
         let invalid = |code, message: &str| Ok(Err(Response::error(400, code, message)));
         if request.header("content-type") != Some("application/octet-stream") {
             return invalid("BLOB_UPLOAD_INVALID", "no octet stream");
+        }
+        if body.declared.is_some_and(|length| length > options.max_request) {
+            return Ok(Err(Response::error(413, "SIZE_INVALID", "the request is too long")));
         }
         let whole = request.method == "PUT" && upload.bytes.is_empty();
         let length = match request.header("content-range") {

@@ -43,6 +43,18 @@ impl DiskWriter {
     }
 }
 
+impl Inner {
+    /// Removes a file that got a name and no row, because of a full disk perhaps: nobody was told that it is there. An equal
+    /// one that had its row before stays.
+    fn forget_unlisted(&self, id: BlobId) {
+        let _naming = self.naming.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(self.index().has_blob(id), Ok(false)) {
+            // What can't be removed gets its row at the next start.
+            let _ = fs::remove_file(self.path(id));
+        }
+    }
+}
+
 impl BlobWriter for DiskWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let size = bytes.len() as u64;
@@ -58,8 +70,15 @@ impl BlobWriter for DiskWriter {
         let naming = self.inner.naming.read().unwrap_or_else(PoisonError::into_inner);
         // Of several equal ones that come at once each replaces the other: whoever is told that it is there can read it.
         fs::rename(self.file.path(), &path).map_err(StorageError::io("name", &path))?;
-        let new = self.inner.index().add_blob(self.id, self.reserved, now())?;
+        let added = self.inner.index().add_blob(self.id, self.reserved, now());
         drop(naming);
+        let new = match added {
+            Ok(new) => new,
+            Err(error) => {
+                self.inner.forget_unlisted(self.id);
+                return Err(error);
+            }
+        };
         if new {
             self.reserved = 0;
         }

@@ -2,8 +2,8 @@
 
 use std::{fs, io::ErrorKind, sync::PoisonError};
 
-use super::{Inner, Result, index::Used};
-use crate::storage::{GcReport, StorageError};
+use super::{Inner, Result, spare};
+use crate::storage::{GcReport, StorageError, rows::Used};
 
 /// Rows removed at a time: requests that name blobs wait so long.
 const AT_ONCE: usize = 64;
@@ -11,6 +11,18 @@ const AT_ONCE: usize = 64;
 impl Inner {
     /// Removes what was last used before this time (seconds since 1970), and more until at most `most` bytes are used.
     pub(super) fn collect(&self, before: Option<i64>, most: Option<u64>) -> Result<GcReport> {
+        match self.try_collect(before, most) {
+            Err(StorageError::Full) => {
+                spare::release(&self.dir);
+                let report = self.try_collect(before, most);
+                spare::hold(&self.dir);
+                report
+            }
+            report => report,
+        }
+    }
+
+    fn try_collect(&self, before: Option<i64>, most: Option<u64>) -> Result<GcReport> {
         let mut report = GcReport::default();
         self.write_uses()?;
         loop {

@@ -6,7 +6,10 @@ use memobuild_tree::{ContentDigest, Sha256Digest};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, types::Type};
 
 use super::{Record, RecordPut, Result, Usage};
-use crate::{BlobId, RecordKey};
+use crate::{
+    BlobId, RecordKey,
+    storage::rows::{Oldest, Removed, Table, Used, item_digest, kind, record_size, signed, unsigned},
+};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS blobs (
@@ -29,53 +32,11 @@ CREATE TABLE IF NOT EXISTS names (
 CREATE INDEX IF NOT EXISTS names_by_blob ON names (kind, digest);
 ";
 
-/// Whether a key has one value or a list of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
-    Records,
-    Lists,
-}
-
-/// A row that has a last use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Used {
-    Blob(BlobId),
-    Record(i64),
-}
-
-/// A row that may go.
-pub(super) struct Oldest {
-    pub(super) what: Used,
-    pub(super) size: u64,
-    pub(super) last_used: i64,
-}
-
-/// What went.
-#[derive(Default)]
-pub(super) struct Removed {
-    pub(super) blobs: u64,
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-}
-
-impl Removed {
-    fn add(&mut self, other: &Self) {
-        self.blobs += other.blobs;
-        self.records += other.records;
-        self.bytes += other.bytes;
-    }
-}
-
 pub(super) struct Index {
     connection: Connection,
     /// Rows: counting them takes the longer the more there are.
     blobs: u64,
     records: u64,
-}
-
-/// What a record counts in the cap, in bytes: its value, and about what its rows take.
-pub(super) fn record_size(record: &Record) -> u64 {
-    200 + record.value.len() as u64 + 100 * record.blobs.len() as u64
 }
 
 impl Index {
@@ -131,6 +92,11 @@ impl Index {
         drop(statement);
         self.blobs += u64::from(added);
         Ok(added)
+    }
+
+    /// Whether there is a row for this blob.
+    pub(super) fn has_blob(&self, id: BlobId) -> Result<bool> {
+        Ok(missing(&self.connection, &[id])?.is_empty())
     }
 
     pub(super) fn remove_blobs(&mut self, ids: impl Iterator<Item = BlobId>) -> Result<()> {
@@ -312,22 +278,6 @@ fn missing(connection: &Connection, ids: &[BlobId]) -> Result<Vec<BlobId>> {
     Ok(missing)
 }
 
-fn item_digest(item: &Record) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(item.value.len() as u64).to_le_bytes()).update(&item.value);
-    for id in &item.blobs {
-        hasher.update(&[u8::from(kind(*id) == 1)]).update(id.as_bytes());
-    }
-    *hasher.finalize().as_bytes()
-}
-
-fn kind(id: BlobId) -> i64 {
-    match id {
-        BlobId::Content(_) => 0,
-        BlobId::Layer(_) => 1,
-    }
-}
-
 /// The blob of two columns, kind and digest.
 fn blob_id(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<BlobId> {
     let digest: [u8; 32] = row.get(at + 1)?;
@@ -336,12 +286,4 @@ fn blob_id(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<BlobId> {
         1 => Ok(BlobId::Layer(Sha256Digest::from_bytes(digest))),
         other => Err(rusqlite::Error::FromSqlConversionFailure(at, Type::Integer, format!("kind {other}").into())),
     }
-}
-
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn unsigned(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
 }

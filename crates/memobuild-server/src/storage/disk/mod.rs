@@ -6,6 +6,7 @@
 //! index.sqlite      records; sizes and last uses of blobs
 //! blobs/ab/ab...    blobs by BLAKE3       layers/ab/ab...   blobs by SHA-256
 //! tmp/              what is being received; emptied at each start
+//! spare             room that is given up when the disk is full
 //! ```
 //!
 //! A file is synced before it gets its final name, and the directory before the client is told; so what has a name is
@@ -15,6 +16,7 @@ mod blob;
 mod collect;
 mod index;
 mod space;
+mod spare;
 
 use std::{
     collections::HashMap,
@@ -25,10 +27,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use index::{Index, Table, Used};
+use index::Index;
 use space::Space;
 
-use super::{BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage};
+use super::{
+    BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+    rows::{Table, Used, record_size},
+};
 use crate::{BlobId, RecordKey};
 
 const FORMAT: &str = "memobuild-server 1\n";
@@ -79,6 +84,7 @@ impl DiskStorage {
         let storage = Self { inner: Arc::new(inner) };
         // The cap may be lower than last time.
         storage.gc(None)?;
+        spare::hold(dir);
         Ok(storage)
     }
 }
@@ -100,17 +106,32 @@ impl Inner {
             return Ok(());
         }
         drop(map);
-        self.write_uses()
+        // Reading goes on where nothing can be written.
+        if let Err(error) = self.write_uses() {
+            tracing::warn!("cannot write down what was used last: {error}");
+        }
+        Ok(())
     }
 
     fn write_uses(&self) -> Result<()> {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        if used.is_empty() { Ok(()) } else { self.index().touch(&used) }
+        if used.is_empty() {
+            return Ok(());
+        }
+        let written = self.index().touch(&used);
+        // They are tried again, unless they grow to too many.
+        if written.is_err() && used.len() < MOST_UNWRITTEN {
+            let mut map = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            for (what, at) in used {
+                map.entry(what).or_insert(at);
+            }
+        }
+        written
     }
 
     /// Puts a row into the index, with room for it.
     fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<RecordPut> {
-        let room = self.reserve(index::record_size(record))?;
+        let room = self.reserve(record_size(record))?;
         let put = self.index().insert(table, key, record, now())?;
         if put == RecordPut::Stored {
             room.keep();

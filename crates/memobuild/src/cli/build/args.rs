@@ -166,6 +166,10 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, help_heading = "Display")]
     pub(crate) quiet: bool,
 
+    /// Write what took how long to a file that ui.perfetto.dev opens
+    #[arg(long, value_name = "FILE", help_heading = "Display")]
+    pub(crate) trace_file: Option<PathBuf>,
+
     /// Check the Dockerfile instead of building; short for --call=check
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "call", help_heading = "Display")]
     pub(crate) check: bool,

@@ -11,12 +11,12 @@ use std::{
 };
 
 use memobuild_engine::{BuildRequest, Cancel, Destination, EngineError};
-use memobuild_observe::{Observer, Silent};
+use memobuild_observe::{Observer, Several, Silent};
 
 use memobuild_store::Store;
 
 use super::{CliResult, Failure, check, env, failure::FailedStep, load, signals};
-use crate::progress::{Progress, ProgressMode};
+use crate::progress::{Progress, ProgressMode, trace_file::TraceFile};
 
 pub(crate) use args::{BuildArgs, Call};
 pub(crate) use request::{dockerfile, options};
@@ -30,6 +30,14 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     }
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let (iidfile, metadata_file, dry_run) = (args.iidfile.clone(), args.metadata_file.clone(), args.dry_run);
+    let trace = match args.trace_file.clone() {
+        Some(path) => {
+            let file =
+                TraceFile::create(&path).map_err(|e| Failure::file(&format!("cannot write {}", path.display()), &e))?;
+            Some((Arc::new(file), path))
+        }
+        None => None,
+    };
     let loads = request::loads(&args);
     let request = request::from_args(args)?;
     refuse_terminal(&request, io::stdout().is_terminal())?;
@@ -48,9 +56,16 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
     let progress = Arc::new(Progress::start(mode));
-    let observer: Arc<dyn Observer> = Arc::clone(&progress) as Arc<dyn Observer>;
+    let mut observers = vec![Arc::clone(&progress) as Arc<dyn Observer>];
+    if let Some((file, _)) = &trace {
+        observers.insert(0, Arc::clone(file) as Arc<dyn Observer>);
+    }
+    let observer: Arc<dyn Observer> = Arc::new(Several(observers));
     let result = memobuild_engine::build(&store, &request, &observer, &cancel);
     progress.finish();
+    if let Some((Err(error), path)) = trace.map(|(file, path)| (file.finish(), path)) {
+        super::text::to_stderr(&format!("warning: {} is not complete: {error}\n", path.display()));
+    }
     match (result, interrupt.signal()) {
         (Ok(outcome), _) => {
             report::write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;

@@ -1,0 +1,82 @@
+//! The tables, and how those of an older version become those of this one.
+
+use tokio_postgres::{Client, Transaction, types::Type};
+
+use crate::storage::Result;
+
+/// Of everything that servers do by turns ([`super::collect`] has the other one): any number that nobody else uses.
+const MIGRATING: i64 = 0x6d65_6d6f_0001;
+
+/// One step for each version, the first one first. A step that was released never changes: new ones are added.
+const STEPS: &[&str] = &["
+CREATE TABLE store (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    identity text NOT NULL DEFAULT gen_random_uuid()::text,
+    blobs bigint NOT NULL DEFAULT 0, records bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+INSERT INTO store DEFAULT VALUES;
+-- Times are seconds since 1970 by the database's clock: servers' clocks may differ.
+CREATE FUNCTION seconds() RETURNS bigint LANGUAGE sql AS
+    $$ SELECT floor(extract(epoch FROM clock_timestamp()))::bigint $$;
+CREATE TABLE blobs (
+    kind smallint, digest bytea, object text NOT NULL, size bigint NOT NULL, last_used bigint NOT NULL,
+    PRIMARY KEY (kind, digest)
+);
+CREATE INDEX blobs_by_use ON blobs (last_used);
+CREATE TABLE uploads (object text PRIMARY KEY, size bigint NOT NULL, expires bigint NOT NULL);
+CREATE INDEX uploads_by_end ON uploads (expires);
+-- settled: from then on nobody can be making the object any more.
+CREATE TABLE garbage (object text PRIMARY KEY, size bigint NOT NULL, settled bigint NOT NULL);
+CREATE SEQUENCE ranks;
+-- One row for a record, one for each item of a list. item: BLAKE3 of an item, empty for a record. rank: the newer the higher.
+CREATE TABLE records (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    list boolean NOT NULL, namespace text NOT NULL, key bytea NOT NULL, item bytea NOT NULL,
+    rank bigint NOT NULL DEFAULT nextval('ranks'),
+    value bytea NOT NULL, size bigint NOT NULL, last_used bigint NOT NULL,
+    UNIQUE (list, namespace, key, item)
+);
+CREATE INDEX records_by_use ON records (last_used);
+-- The second reference is the promise that a record is there only while its blobs are.
+CREATE TABLE names (
+    record bigint NOT NULL REFERENCES records (id) ON DELETE CASCADE, place integer NOT NULL,
+    kind smallint NOT NULL, digest bytea NOT NULL,
+    PRIMARY KEY (record, place),
+    FOREIGN KEY (kind, digest) REFERENCES blobs (kind, digest)
+);
+CREATE INDEX names_by_blob ON names (kind, digest);
+"];
+
+/// The version that this program reads and writes.
+pub(super) const VERSION: i32 = STEPS.len() as i32;
+
+/// Brings the tables to [`VERSION`], all or nothing, one server at a time. Gives the version found if it is newer.
+pub(super) async fn migrate(client: &mut Client) -> Result<Option<i32>> {
+    let tx = client.transaction().await?;
+    // Another server may be at it, and a step over many rows may take its time.
+    tx.batch_execute("SET LOCAL lock_timeout = '5min'; SET LOCAL statement_timeout = 0").await?;
+    tx.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MIGRATING, Type::INT8)]).await?;
+    let there = tx.query_typed_opt("SELECT 1 FROM pg_namespace WHERE nspname = 'memobuild'", &[]).await?.is_some();
+    if !there {
+        // Made for the server by somebody who may, it need not have the right to.
+        tx.batch_execute("CREATE SCHEMA memobuild").await?;
+    }
+    tx.batch_execute("CREATE TABLE IF NOT EXISTS versions (version integer PRIMARY KEY, since timestamptz NOT NULL)")
+        .await?;
+    let found = version(&tx).await?;
+    if found > VERSION {
+        return Ok(Some(found));
+    }
+    for (version, step) in (1i32..).zip(STEPS) {
+        if version > found {
+            tx.batch_execute(step).await?;
+            tx.execute_typed("INSERT INTO versions VALUES ($1, now())", &[(&version, Type::INT4)]).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(None)
+}
+
+async fn version(tx: &Transaction<'_>) -> Result<i32> {
+    Ok(tx.query_typed_one("SELECT coalesce(max(version), 0) FROM versions", &[]).await?.try_get(0)?)
+}

@@ -1,0 +1,112 @@
+//! What ties a request to log lines, here and at its client: an id for each, and the trace it is part of where the client
+//! says so (W3C Trace Context, `traceparent`).
+
+use std::{
+    fs::File,
+    io::Read as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use axum::http::{HeaderMap, HeaderValue};
+
+/// The longest id that is taken from a client.
+const LONGEST_ID: usize = 128;
+
+/// Gives out ids that no other run of the server gives out.
+pub(crate) struct Ids {
+    run: u64,
+    next: AtomicU64,
+}
+
+impl Ids {
+    pub(crate) fn new() -> Self {
+        let mut random = [0; 8];
+        let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
+        // Without random numbers the time tells runs apart well enough.
+        let run = if read.is_ok() { u64::from_le_bytes(random) } else { crate::clock::now().cast_unsigned() };
+        Self { run, next: AtomicU64::new(0) }
+    }
+
+    /// An id of 32 hexadecimal digits.
+    pub(crate) fn next(&self) -> String {
+        format!("{:016x}{:016x}", self.run, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The client's own id (`X-Request-Id`) if it is one that a log may have, else a new one.
+    pub(crate) fn of(&self, headers: &HeaderMap) -> String {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let sent = headers.get("x-request-id").and_then(|v: &HeaderValue| v.to_str().ok());
+        sent.filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(allowed))
+            .map_or_else(|| self.next(), str::to_owned)
+    }
+}
+
+/// Which trace a request is part of, and which step of it sent the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// 32 hexadecimal digits.
+    pub(crate) trace_id: String,
+    /// 16 hexadecimal digits.
+    pub(crate) parent_id: String,
+}
+
+/// Reads `traceparent` (W3C Trace Context, section 3.2): one of any version from 00 to fe, whose later versions may say
+/// more after a `-`. What does not follow the rules is ignored, as they demand.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<Trace> {
+    let mut values = headers.get_all("traceparent").iter();
+    let (text, None) = (values.next()?.to_str().ok()?.trim(), values.next()) else { return None };
+    let mut parts = text.splitn(5, '-');
+    let (version, trace_id) = (hex(parts.next()?, 2)?, hex(parts.next()?, 32)?);
+    let (parent_id, _flags) = (hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
+    let zero = |id: &str| id.bytes().all(|b| b == b'0');
+    if version == "ff" || (version == "00" && parts.next().is_some()) || zero(trace_id) || zero(parent_id) {
+        return None;
+    }
+    Some(Trace { trace_id: trace_id.to_owned(), parent_id: parent_id.to_owned() })
+}
+
+fn hex(text: &str, length: usize) -> Option<&str> {
+    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    Some(text).filter(|t| t.len() == length && t.bytes().all(digit))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn trace_contexts() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let read =
+            |text: &str| traceparent(&HeaderMap::from_iter([("traceparent".parse().unwrap(), text.parse().unwrap())]));
+        let expected = Some(Trace { trace_id: trace.to_owned(), parent_id: parent.to_owned() });
+        for good in [format!("00-{trace}-{parent}-01"), format!("cc-{trace}-{parent}-01-what-the-future-brings")] {
+            assert_eq!(read(&good), expected, "{good}");
+        }
+        for bad in [
+            String::new(),
+            format!("00-{trace}-{parent}"),
+            format!("00-{trace}-{parent}-01-more"),
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{}-{parent}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{}-{parent}-01", trace.to_uppercase()),
+            format!("00-{trace}0-{parent}-01"),
+        ] {
+            assert_eq!(read(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_are_new_or_harmless() {
+        let ids = Ids::new();
+        assert_ne!(ids.next(), ids.next());
+        let of = |id: &str| ids.of(&HeaderMap::from_iter([("x-request-id".parse().unwrap(), id.parse().unwrap())]));
+        assert_eq!(of("build-7.a_b"), "build-7.a_b");
+        for bad in ["", "a b", "a\"b", "<b>", &"a".repeat(129)] {
+            assert_eq!(of(bad).len(), 32, "{bad}");
+        }
+    }
+}
