@@ -182,7 +182,7 @@ impl Inner {
             return Ok(pack);
         }
         let diff = self.store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let contents = pack::contents(&self.store, id, &diff, &[])?;
+        let contents = pack::contents(&self.store, id, &diff, &[], None)?;
         let made = pack::write(&self.store, &contents.packed, self.scratch()?.path())?;
         let blob = made.blob;
         self.put(blob, PACK, made.file.path())?;

@@ -38,14 +38,27 @@ pub(crate) struct Contents {
 }
 
 /// Sorts the contents of a diff. Those that other bundles hold are left there, unless that would mean to send a bundle
-/// for less than a quarter of its bytes, or that bundle is one of `avoided`.
+/// for less than a quarter of its bytes, or that bundle is one of `avoided`. What is in `like`, another bundle and its
+/// diff, is left there too, though this store holds it in both.
 pub(crate) fn contents(
     store: &Store,
     id: &BundleId,
     diff: &Diff,
     avoided: &[BundleId],
+    like: Option<(&BundleId, &Diff)>,
 ) -> Result<Contents, CacheError> {
     let mut out = Contents::default();
+    let (mut alike, mut alike_bytes) = (HashSet::new(), 0);
+    if let Some((_, diff)) = like {
+        diff.walk(&mut |_, change| {
+            if let Change::Put(Node::File(file)) = change
+                && file.size <= ALONE
+                && alike.insert(file.content)
+            {
+                alike_bytes += file.size;
+            }
+        });
+    }
     let mut seen = HashSet::new();
     let mut elsewhere: BTreeMap<BundleId, (u64, Vec<ContentDigest>)> = BTreeMap::new();
     diff.walk(&mut |_, change| {
@@ -55,6 +68,10 @@ pub(crate) fn contents(
         }
         if file.size > ALONE {
             out.large.push(file.content);
+        } else if let Some((other, _)) = like.filter(|_| alike.contains(&file.content)) {
+            let (bytes, all) = elsewhere.entry(*other).or_default();
+            *bytes += file.size;
+            all.push(file.content);
         } else if file.size > LARGE_FILE {
             out.packed.push(file.content);
         } else {
@@ -69,7 +86,10 @@ pub(crate) fn contents(
         }
     });
     for (other, (bytes, contents)) in elsewhere {
-        let total = store.bundle_bytes(&other)?.unwrap_or(u64::MAX);
+        let total = match like {
+            Some((like, _)) if *like == other => alike_bytes,
+            _ => store.bundle_bytes(&other)?.unwrap_or(u64::MAX),
+        };
         if bytes.saturating_mul(4) < total {
             out.packed.extend(contents);
         } else {

@@ -90,7 +90,7 @@ fn run(
         observer.event(TraceEvent::Warning { message });
     }
     record.targets = targets(&planned.plan);
-    let built = past_damage(store, observer, cancel, || {
+    let built = past_damage(store, observer, cancel, &share, || {
         let session = session(store, request, &planned, &bases, &input, observer, &cancel.child(), &share)?;
         session.emit(TraceEvent::BuildStarted { steps: infos(&planned.plan) });
         let Done { values, mut reports } = schedule::run(&session, request.parallelism.unwrap_or(PARALLEL));
@@ -139,14 +139,17 @@ fn past_damage<T>(
     store: &Store,
     observer: &Arc<dyn Observer>,
     cancel: &Cancel,
+    share: &Share,
     mut attempt: impl FnMut() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     loop {
         let before = store.set_aside_count();
         match attempt() {
             Err(_) if store.set_aside_count() > before && !cancel.is_cancelled() => {
-                let message = "part of the cache was damaged and has been set aside; what it held is built again";
-                observer.event(TraceEvent::Warning { message: message.into() });
+                if !share.has_told() {
+                    let message = "part of the cache was damaged and has been set aside; what it held is built again";
+                    observer.event(TraceEvent::Warning { message: message.into() });
+                }
             }
             other => return other,
         }
@@ -268,7 +271,7 @@ pub fn foresee(
     let mut record = BuildRecord::begin(request);
     record.targets = targets(&planned.plan);
     let session = session(store, request, &planned, &bases, &input, observer, &cancel, &share)?;
-    let (trees, diffs) = past_damage(store, observer, &cancel, || {
+    let (trees, diffs) = past_damage(store, observer, &cancel, &share, || {
         let (values, reports, diffs) = look_ahead(&session, reach)?;
         record.steps = reports;
         let tree = |(id, value): (usize, &Option<Arc<Value>>)| Some((id + 1, value.as_ref()?.known()?));

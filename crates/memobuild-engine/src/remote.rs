@@ -1,6 +1,9 @@
 //! The server that results are shared with (`--remote`): which records it is asked for, and what it is sent.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use memobuild_cache::{Entry, Finished, Namespace, RemoteCache, RemoteOptions};
 use memobuild_observe::{Observer, TraceEvent};
@@ -21,6 +24,8 @@ use crate::{
 pub(crate) struct Server {
     cache: Arc<RemoteCache>,
     single_owner: bool,
+    /// Whether it did not get a result for that reason.
+    withheld: AtomicBool,
     _joined: (Joined, Provided),
 }
 
@@ -44,11 +49,16 @@ impl Server {
         };
         let cache = Arc::new(RemoteCache::new(options, namespaces(), store, warn));
         let joined = (store.add_upstream(cache.clone()), store.add_provider(cache.clone()));
-        Self { cache, single_owner: options.single_owner, _joined: joined }
+        Self { cache, single_owner: options.single_owner, withheld: AtomicBool::new(false), _joined: joined }
     }
 
     pub(crate) fn to_spec(&self) -> String {
         self.cache.to_spec()
+    }
+
+    /// Whether it is given up, which was told.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.cache.is_given_up()
     }
 
     /// Whether it gets results of that kind of step.
@@ -58,14 +68,23 @@ impl Server {
 
     /// A step is done: its result is sent while the build goes on.
     pub(crate) fn done(&self, session: &Session<'_>, step: &Step, report: &StepReport, records: Vec<Name>) {
-        if !matches!(step.op, Op::Run(_) | Op::Copy(_) | Op::Mkdir(_)) || !self.gets(session, step) {
+        if !matches!(step.op, Op::Run(_) | Op::Copy(_) | Op::Mkdir(_)) {
+            return;
+        }
+        if !self.gets(session, step) {
+            self.withheld.store(true, Ordering::Relaxed);
             return;
         }
         let item = report.base.zip(report.seen).map(|(base, seen)| {
             let value = facts::listed(&Known { set: seen.paths, last: seen.strong });
             Entry { ns: facts::SETS.into(), key: base, value }
         });
-        self.cache.offer(Finished { bundle: report.bundle, records, lists: item.into_iter().collect() });
+        let like = report.base.zip(report.bundle).filter(|_| report.executed()).map(|(base, bundle)| {
+            let (store, last) = (session.store.clone(), session.last_result(&base).map(|known| known.last));
+            Arc::new(move || facts::earlier_bundle(&store, &base, last, &bundle)) as Arc<_>
+        });
+        let lists = item.into_iter().collect();
+        self.cache.offer(Finished { bundle: report.bundle, records, lists, like });
     }
 
     /// Sends what is left, and says what was moved.
@@ -75,7 +94,10 @@ impl Server {
         }
         let report = self.cache.finish();
         let done = report.bytes_in + report.bytes_out;
-        let what = report.to_string();
+        let mut what = report.to_string();
+        if self.withheld.load(Ordering::Relaxed) {
+            what += "; results of RUN steps stay here: this user has one id, so their owners are no true ones";
+        }
         session.emit(TraceEvent::RemoteSync { what, done, total: Some(done), finished: true });
     }
 }

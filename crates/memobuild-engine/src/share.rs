@@ -102,6 +102,11 @@ impl Share {
         importers.chain(self.server.as_ref().map(Server::to_spec)).collect()
     }
 
+    /// Whether the user has been told of a server that is not asked any more: it explains what can't be had.
+    pub(crate) fn has_told(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_given_up)
+    }
+
     /// Remembers records that others need to find a step's result.
     pub(crate) fn note(&self, step: StepId, ns: &'static str, keys: &[KeyDigest]) {
         if self.writes {

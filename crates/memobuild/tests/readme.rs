@@ -45,6 +45,31 @@ fn the_commands_in_the_readme_work() {
 }
 
 #[test]
+fn the_commands_in_the_page_on_servers_work() {
+    // Its server listens on a port of its own choice, which has to be free here.
+    if std::net::TcpListener::bind("127.0.0.1:18080").is_err() {
+        println!("skipped: port 18080 is taken");
+        return;
+    }
+    let place = place();
+    let script: String = include_str!("../../../docs/shared-cache.md")
+        .split(MARK)
+        .skip(1)
+        .map(|block| {
+            let block = block.split("```").nth(1).unwrap();
+            block.lines().filter_map(|line| line.strip_prefix("$ ")).map(|line| format!("{line}\n")).collect::<String>()
+        })
+        .collect();
+    assert!(script.lines().count() >= 5, "{script}");
+    // One shell, for what the commands leave to each other.
+    let script = format!("trap 'kill $(cat ../server.pid) || true' EXIT\n{script}trap - EXIT\n");
+    let out = place.command("sh").args(["-euc", &script]).output().unwrap();
+    let shown = text(&out.stderr);
+    assert!(out.status.success(), "{}{shown}", text(&out.stdout));
+    assert!(shown.contains("look-ups found") && place.path("../other-machine").exists(), "{shown}");
+}
+
+#[test]
 fn the_commands_in_the_page_on_explanations_work() {
     let place = place();
     let ran = run_all(&place, include_str!("../../../docs/explain.md"));

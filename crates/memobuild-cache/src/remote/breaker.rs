@@ -75,12 +75,14 @@ impl Switch {
     }
 }
 
+/// Called when it opens, with what opened it, and whether that is the first time.
+type Tell = Box<dyn Fn(&RemoteError, bool) + Send + Sync>;
+
 /// What is known of the breaker outside of it.
 pub(super) struct Gate {
     switch: Mutex<Switch>,
     told: AtomicBool,
-    /// Called when it opens, with what opened it, and whether that is the first time.
-    tell: Box<dyn Fn(&RemoteError, bool) + Send + Sync>,
+    tell: Tell,
 }
 
 impl Gate {
@@ -222,7 +224,9 @@ mod tests {
     fn an_open_one_asks_nobody_and_tells_once() {
         let told = Arc::<AtomicU32>::default();
         let count = told.clone();
-        let gate = Gate::new(move |_, first| drop(count.fetch_add(u32::from(first), Ordering::Relaxed)));
+        let gate = Gate::new(move |_, first| {
+            count.fetch_add(u32::from(first), Ordering::Relaxed);
+        });
         let breaker = Breaker::new(Fake::failing(3), gate.clone());
         for _ in 0..9 {
             breaker.record(&name(1)).unwrap_err();

@@ -37,7 +37,20 @@ pub(super) struct Described {
     #[serde(with = "id")]
     pub(super) id: BundleId,
     pub(super) diff: DiffAt,
+    /// The diff is packed with that of one of the bundles that this one needs as a dictionary: of many files, few are
+    /// others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) like: Option<Like>,
     pub(super) pack: Pack,
+}
+
+/// What a diff is packed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Like {
+    #[serde(with = "id")]
+    pub(super) id: BundleId,
+    /// Diffs that have to be read first.
+    pub(super) depth: u32,
 }
 
 /// Where its diff is, packed with zstd.
@@ -114,8 +127,9 @@ mod tests {
     #[test]
     fn envelopes_round_trip_and_anything_else_is_nothing() {
         let pack = Pack { blob: blob(b"pack"), needs: vec![BundleId::from_bytes([2; 32])], large: Vec::new() };
-        let here = Described { id: BundleId::from_bytes([1; 32]), diff: DiffAt::Here(vec![1, 2]), pack: pack.clone() };
-        let apart = Described { diff: DiffAt::Blob(blob(b"diff")), ..here.clone() };
+        let here = Described { id: BundleId::from_bytes([1; 32]), diff: DiffAt::Here(vec![1, 2]), like: None, pack };
+        let like = Some(Like { id: BundleId::from_bytes([2; 32]), depth: 1 });
+        let apart = Described { diff: DiffAt::Blob(blob(b"diff")), like, ..here.clone() };
         let head = Head { value: Some(blob(b"value")), bundles: vec![here, apart] };
         let envelope = Envelope { head, value: b"inline".to_vec() };
         assert_eq!(envelope.blobs(), [blob(b"value"), blob(b"pack"), blob(b"diff")]);

@@ -71,14 +71,14 @@ impl RemoteError {
         }
     }
 
-    /// Whether nothing will work as long as nobody changes something.
+    /// Whether nothing will work as long as nobody changes something; who gives out wrong bytes is not asked again.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Unauthorized { .. } | Self::Foreign(_))
+        matches!(self, Self::Unauthorized { .. } | Self::Foreign(_) | Self::Damaged(_))
     }
 
     /// Whether it speaks against the server: not what a good one says in its normal course.
     pub(crate) fn is_fault(&self) -> bool {
-        self.is_transient() || self.is_final() || matches!(self, Self::Odd(_) | Self::Damaged(_))
+        self.is_transient() || self.is_final() || matches!(self, Self::Odd(_))
     }
 
     /// How long the server wishes to be left alone.

@@ -240,8 +240,7 @@ fn parse<T: for<'de> Deserialize<'de>>(response: &mut Response<Body>) -> Result<
 
 /// The blobs of these names. A name that was not asked for is odd.
 fn among(blobs: &[Blob], names: &[String]) -> Result<Vec<Blob>, RemoteError> {
-    let known: HashMap<String, Blob> =
-        blobs.iter().map(|blob| (blob.digest.to_string(), *blob)).collect();
+    let known: HashMap<String, Blob> = blobs.iter().map(|blob| (blob.digest.to_string(), *blob)).collect();
     let odd = |name: &String| RemoteError::Odd(format!("it lacks {name}, which was not asked for"));
     names.iter().map(|name| known.get(name).copied().ok_or_else(|| odd(name))).collect()
 }

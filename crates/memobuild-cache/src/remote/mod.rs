@@ -4,6 +4,7 @@
 //! stand, from the inside out, [`metrics`], [`verify`], [`breaker`], [`retry`] and [`memory`], each a `Remote` itself.
 
 mod breaker;
+mod delta;
 mod envelope;
 mod error;
 mod flight;

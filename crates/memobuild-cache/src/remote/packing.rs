@@ -11,8 +11,8 @@ use memobuild_tree::{BundleId, ContentDigest, KeyDigest, Sha256Digest, codec};
 use tempfile::NamedTempFile;
 
 use super::{
-    Blob, MAX_ASKED, Remote as _,
-    envelope::{Described, DiffAt},
+    Blob, MAX_ASKED, Remote as _, delta,
+    envelope::{Described, DiffAt, Like},
     tier::Tier,
 };
 use crate::{
@@ -41,6 +41,13 @@ enum Source {
     Bytes(Vec<u8>),
 }
 
+/// Bundles that are tried as dictionaries.
+const MAX_LIKE: usize = 4;
+/// Bundles that a machine may have to fetch for one that is like another.
+const MAX_CHAIN: usize = 8;
+/// Diffs that a machine may have to read for one.
+const MAX_DEPTH: u32 = 8;
+
 type Known = HashMap<BundleId, Arc<Vec<Described>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,9 +59,43 @@ impl Packing {
         Self { tier, described: Mutex::default(), sources: Mutex::default(), present: Mutex::default() }
     }
 
-    /// A bundle of the store and those that it needs, as the server has them or will have them.
-    pub(super) fn describe(&self, id: &BundleId) -> Result<Arc<Vec<Described>>, CacheError> {
-        self.describe_in(&mut lock(&self.described), id, &mut Vec::new())
+    /// A bundle of the store and those that it needs, as the server has them or will have them. What `like` holds, a
+    /// bundle that the server has, is not sent again.
+    pub(super) fn describe(
+        &self,
+        id: &BundleId,
+        like: &(dyn Fn() -> Option<BundleId> + '_),
+    ) -> Result<Arc<Vec<Described>>, CacheError> {
+        let mut known = lock(&self.described);
+        if let Some(described) = known.get(id) {
+            return Ok(described.clone());
+        }
+        let mut above = vec![*id];
+        let described = match self.described_before(&mut known, id, &mut above)? {
+            Some(described) => described,
+            None => {
+                let like = like().filter(|like| like != id);
+                let like = like.map(|like| self.there(&mut known, &like)).transpose()?.flatten();
+                self.make(&mut known, id, &mut above, like)?
+            }
+        };
+        let described = Arc::new(described);
+        known.insert(*id, described.clone());
+        Ok(described)
+    }
+
+    /// A bundle that the server has, if a chain of bundles that need each other may grow by one more.
+    fn there(&self, known: &mut Known, id: &BundleId) -> Result<Option<BundleId>, CacheError> {
+        let described = match known.get(id).cloned().or_else(|| self.tier.described(id).map(Arc::new)) {
+            Some(described) => described,
+            None if !self.tier.store.holds_bundle(id) => return Ok(None),
+            None => match self.described_before(known, id, &mut vec![*id])? {
+                Some(described) => Arc::new(described),
+                None => return Ok(None),
+            },
+        };
+        known.insert(*id, described.clone());
+        Ok((described.len() < MAX_CHAIN).then_some(*id))
     }
 
     /// What was thought to be there is not: it is made anew when it is next asked for.
@@ -75,7 +116,7 @@ impl Packing {
         above.push(*id);
         let described = match self.described_before(known, id, above)? {
             Some(described) => described,
-            None => self.make(known, id, above)?,
+            None => self.make(known, id, above, None)?,
         };
         above.pop();
         let described = Arc::new(described);
@@ -107,10 +148,16 @@ impl Packing {
         known: &mut Known,
         id: &BundleId,
         above: &mut Vec<BundleId>,
+        like: Option<BundleId>,
     ) -> Result<Vec<Described>, CacheError> {
         let store = &self.tier.store;
         let diff = store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let contents = pack::contents(store, id, &diff, above)?;
+        let like = match like {
+            Some(like) => store.load_bundle(&like)?.map(|diff| (like, diff)),
+            None => None,
+        };
+        let like = like.as_ref().map(|(like, diff)| (like, &**diff));
+        let contents = pack::contents(store, id, &diff, above, like)?;
         let made = pack::write(store, &contents.packed, self.tier.scratch()?.path())?;
         let (blob, large) = (made.blob, self.large(&contents.large)?);
         self.keep(blob, Source::File(made.file));
@@ -158,22 +205,45 @@ impl Packing {
         pack: Pack,
         above: &mut Vec<BundleId>,
     ) -> Result<Vec<Described>, CacheError> {
-        let diff = self.tier.store.load_bundle(id)?.ok_or(CacheError::NoBundle(*id))?;
-        let packed = zstd::bulk::compress(&codec::encode(&diff), 3).map_err(CacheError::io("a diff"))?;
+        let mut needed: Vec<Described> = Vec::new();
+        for need in &pack.needs {
+            for described in self.describe_in(known, need, above)?.iter() {
+                if !needed.iter().any(|known| known.id == described.id) {
+                    needed.push(described.clone());
+                }
+            }
+        }
+        let (packed, like) = self.diff(id, &needed)?;
         let diff = match packed.len() <= DIFF_HERE {
             true => DiffAt::Here(packed),
             false => DiffAt::Blob(self.keep_bytes(packed)),
         };
-        let needs = pack.needs.clone();
-        let mut out = vec![Described { id: *id, diff, pack }];
-        for need in &needs {
-            for described in self.describe_in(known, need, above)?.iter() {
-                if !out.iter().any(|known| known.id == described.id) {
-                    out.push(described.clone());
-                }
+        needed.insert(0, Described { id: *id, diff, like, pack });
+        Ok(needed)
+    }
+
+    /// A bundle's diff, packed; with the most similar of the bundles that it needs, if that makes a long one shorter.
+    fn diff(&self, id: &BundleId, needed: &[Described]) -> Result<(Vec<u8>, Option<Like>), CacheError> {
+        let store = &self.tier.store;
+        let diff = |id: &BundleId| -> Result<Option<Vec<u8>>, CacheError> {
+            Ok(store.load_bundle(id)?.map(|diff| codec::encode(&diff)))
+        };
+        let io = CacheError::io("a diff");
+        let bytes = diff(id)?.ok_or(CacheError::NoBundle(*id))?;
+        let alone = delta::pack(&bytes, None).map_err(io)?;
+        if alone.len() <= DIFF_HERE {
+            return Ok((alone, None));
+        }
+        let mut best = (alone, None);
+        for need in needed.iter().take(MAX_LIKE) {
+            let depth = need.like.map_or(0, |like| like.depth) + 1;
+            let Some(like) = diff(&need.id)?.filter(|_| depth <= MAX_DEPTH) else { continue };
+            let packed = delta::pack(&bytes, Some(&like)).map_err(CacheError::io("a diff"))?;
+            if packed.len() < best.0.len() / 2 {
+                best = (packed, Some(Like { id: need.id, depth }));
             }
         }
-        Ok(out)
+        Ok(best)
     }
 
     /// Has these bytes at hand as a blob.

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    io::{Read as _, Seek as _},
+    io::Seek as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,8 @@ use memobuild_tree::{BundleId, ContentDigest, Diff, KeyDigest, codec};
 use super::{
     Blob, RecordName, Remote, RemoteError, RemoteOptions,
     breaker::{Breaker, Gate},
-    envelope::{Described, DiffAt, Envelope},
+    delta,
+    envelope::{Described, DiffAt, Envelope, Like},
     grpc,
     http::Http,
     memory::Memory,
@@ -33,7 +34,7 @@ use crate::{CacheError, directory::Large, pack};
 /// The namespace of descriptions of bundles.
 pub(super) const BUNDLES: &str = "m1-bundle";
 /// The longest value or diff that is read, in bytes.
-const MAX_LONG: u64 = 1 << 30;
+const MAX_LONG: u64 = delta::MAX_DIFF;
 
 /// Records that are shared through a server.
 #[derive(Debug, Clone)]
@@ -148,6 +149,11 @@ impl RemoteCache {
     /// The address in what [`RemoteCache::to_spec`] wrote.
     pub fn parse_spec(spec: &str) -> Option<&str> {
         spec.strip_prefix("remote:")
+    }
+
+    /// Whether the server is given up, for now at least.
+    pub fn is_given_up(&self) -> bool {
+        self.tier.gate.is_open()
     }
 
     /// Has a step's result sent, beside the build. Comes back at once.
@@ -267,16 +273,35 @@ impl Tier {
     }
 
     fn known_diff(&self, id: &BundleId) -> Option<Arc<Diff>> {
+        self.known_diff_within(id, u32::from(u8::MAX))
+    }
+
+    /// The diff that another is like.
+    fn diff_like(&self, like: &Like) -> Option<Arc<Diff>> {
+        if self.store.holds_bundle(&like.id)
+            && let Ok(Some(diff)) = self.store.load_bundle(&like.id)
+        {
+            return Some(diff);
+        }
+        self.known_diff_within(&like.id, like.depth.checked_sub(1)?)
+    }
+
+    fn known_diff_within(&self, id: &BundleId, depth: u32) -> Option<Arc<Diff>> {
         if let Some((_, diff)) = lock(&self.absent).iter().find(|(known, _)| known == id) {
             return Some(diff.clone());
         }
         let described = lock(&self.bundles).get(id).cloned()?;
+        let like = match &described.like {
+            // Each is one deeper than the last, whatever a server says: this ends.
+            Some(like) if like.depth > depth => return None,
+            Some(like) => Some(codec::encode(&*self.diff_like(like)?)),
+            None => None,
+        };
         let packed = match &described.diff {
             DiffAt::Here(bytes) => bytes.clone(),
             DiffAt::Blob(blob) => self.fetch_bytes(blob).ok()?,
         };
-        let mut bytes = Vec::new();
-        zstd::Decoder::new(packed.as_slice()).ok()?.take(MAX_LONG).read_to_end(&mut bytes).ok()?;
+        let bytes = delta::unpack(&packed, like.as_deref()).ok()?;
         if codec::bundle_id(&bytes) != *id {
             tracing::debug!("the diff of bundle {id} is another one");
             return None;

@@ -33,7 +33,7 @@ const SENT: &str = "remote.sent.v1";
 const SENT_HOLDS: u64 = 24 * 3600;
 
 /// A step's result, or other records that the build has learnt.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Finished {
     /// The change that the records are about.
     pub bundle: Option<BundleId>,
@@ -41,6 +41,8 @@ pub struct Finished {
     pub records: Vec<(&'static str, KeyDigest)>,
     /// Items to be added to lists, if any of the records is new.
     pub lists: Vec<Entry>,
+    /// Finds a bundle that is likely to hold much of the same, such as the step's last result. Called when that is of use.
+    pub like: Option<Arc<dyn Fn() -> Option<BundleId> + Send + Sync>>,
 }
 
 /// What was moved between here and a server.
@@ -228,9 +230,9 @@ impl Inner {
         // Where that can't be told, nothing is lost either.
         let Ok(missing) = self.packing.missing(&all) else { return };
         for (finished, blobs) in before {
-            if blobs.iter().any(|blob| missing.contains(blob))
-                && let Err(e) = self.publish(&finished, false)
-            {
+            // A server that has lost something may have lost what can't be asked for as well.
+            let lost = blobs.iter().any(|blob| missing.contains(blob)) || (blobs.is_empty() && !missing.is_empty());
+            if lost && let Err(e) = self.publish(&finished, false) {
                 self.unsent(&e);
             }
         }
@@ -243,21 +245,20 @@ impl Inner {
         }
         let store = &self.tier.store;
         let mut values: Vec<(RecordName, Vec<u8>)> = Vec::new();
+        let mut before: Option<Vec<Blob>> = None;
         for (ns, key) in &finished.records {
             let Some((name, false)) = self.tier.name(ns, key) else { continue };
             if self.tier.remote.has(&name) {
                 continue;
             }
-            values.extend(store.record_here(ns, key)?.map(|value| (name, value)));
+            let Some(value) = store.record_here(ns, key)? else { continue };
+            match self.sent_before(&name, &value)?.filter(|_| trusting) {
+                Some(blobs) => before.get_or_insert_default().extend(blobs),
+                None => values.push((name, value)),
+            }
         }
         if values.is_empty() {
-            return Ok(());
-        }
-        let mark = self.mark(finished, &values);
-        if trusting && let Some(blobs) = self.sent_before(&mark)? {
-            if !blobs.is_empty() {
-                lock(&self.sent_before).push((finished.clone(), blobs));
-            }
+            lock(&self.sent_before).extend(before.map(|blobs| (finished.clone(), blobs)));
             return Ok(());
         }
         let bundles = match &finished.bundle {
@@ -265,28 +266,30 @@ impl Inner {
                 Some(described) => described,
                 // Its contents are elsewhere.
                 None if !store.holds_bundle(id) => return Ok(()),
-                None => self.packing.describe(id)?.to_vec(),
+                None => {
+                    let like = || finished.like.as_ref().and_then(|like| like());
+                    self.packing.describe(id, &like)?.to_vec()
+                }
             },
             None => Vec::new(),
         };
-        let mut all: Vec<Blob> = Vec::new();
         if let Some(id) = &finished.bundle {
             let name = RecordName { ns: BUNDLES.into(), key: KeyDigest::from_bytes(*id.as_bytes()) };
             if !self.tier.remote.has(&name) {
-                all.extend(self.send(&name, Vec::new(), &bundles, false)?);
+                self.send(&name, Vec::new(), &bundles, false)?;
             }
         }
         for (name, value) in values {
-            all.extend(self.send(&name, value, &bundles, false)?);
+            let mark = self.mark(&name, &value);
+            let blobs = self.send(&name, value, &bundles, false)?;
+            if let Ok(value) = serde_json::to_vec(&SentBefore { at: now(), blobs }) {
+                store.record_put(SENT, &mark, &value, &[])?;
+            }
         }
         for Entry { ns, key, value } in &finished.lists {
             if let Some((name, true)) = self.tier.name(ns, key) {
-                all.extend(self.send(&name, value.clone(), &bundles, true)?);
+                self.send(&name, value.clone(), &bundles, true)?;
             }
-        }
-        let at = now();
-        if let Ok(value) = serde_json::to_vec(&SentBefore { at, blobs: all }) {
-            store.record_put(SENT, &mark, &value, &[])?;
         }
         Ok(())
     }
@@ -324,7 +327,7 @@ impl Inner {
                 self.packing.forget(&described.id, &missing);
             }
             if let Some(first) = bundles.first() {
-                self.packing.describe(&first.id)?;
+                self.packing.describe(&first.id, &|| None)?;
             }
             self.packing.send(&self.packing.missing(&missing)?)?;
         }
@@ -332,22 +335,15 @@ impl Inner {
     }
 
     /// Names what is sent, and where to.
-    fn mark(&self, finished: &Finished, values: &[(RecordName, Vec<u8>)]) -> KeyDigest {
+    fn mark(&self, name: &RecordName, value: &[u8]) -> KeyDigest {
         let mut h = KeyHasher::new("memobuild.remote.sent.v1");
-        h.value(self.tier.url()).u64(values.len() as u64);
-        for (name, value) in values {
-            h.value(name.ns.as_str()).value(&name.key).bytes(value);
-        }
-        h.u64(finished.lists.len() as u64);
-        for Entry { ns, key, value } in &finished.lists {
-            h.value(ns.as_str()).value(key).bytes(value);
-        }
+        h.value(self.tier.url()).value(name.ns.as_str()).value(&name.key).bytes(value);
         h.finish()
     }
 
     /// The blobs of what was sent not long ago.
-    fn sent_before(&self, mark: &KeyDigest) -> Result<Option<Vec<Blob>>, CacheError> {
-        let known = self.tier.store.record_here(SENT, mark)?;
+    fn sent_before(&self, name: &RecordName, value: &[u8]) -> Result<Option<Vec<Blob>>, CacheError> {
+        let known = self.tier.store.record_here(SENT, &self.mark(name, value))?;
         let known: Option<SentBefore> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Ok(known.filter(|known| now().saturating_sub(known.at) < SENT_HOLDS).map(|known| known.blobs))
     }

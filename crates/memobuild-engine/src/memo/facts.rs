@@ -28,6 +28,8 @@ pub(crate) const RESULTS: &str = "facts.result.v3";
 const VERSION: u8 = 3;
 /// Path sets kept for one step; the one that was of no use for the longest time goes first.
 const MAX_SETS: usize = 24;
+/// Results of shared caches that are tried as the one that a new one may be like.
+const MAX_TRIED: usize = 4;
 /// The longest path set or list of glances that is unpacked, in bytes.
 const MAX_UNPACKED: usize = 1 << 30;
 
@@ -197,6 +199,18 @@ pub fn search<T>(
 /// The result under a strong key. Whether its bundle is there is not looked at.
 pub fn find(store: &Store, strong: &KeyDigest) -> Result<Option<Found>, EngineError> {
     Ok(store.record_get(RESULTS, strong)?.and_then(|bytes| Found::decode(&bytes)))
+}
+
+/// A bundle that earlier results of a step had: that of `last`, or one of shared caches, unless it is this one.
+pub(crate) fn earlier_bundle(
+    store: &Store,
+    base: &KeyDigest,
+    last: Option<KeyDigest>,
+    but: &BundleId,
+) -> Option<BundleId> {
+    let bundle = |strong: &KeyDigest| find(store, strong).ok()??.bundle.filter(|bundle| bundle != but);
+    let elsewhere = || known_elsewhere(store, base, &[]);
+    last.as_ref().and_then(bundle).or_else(|| elsewhere().iter().take(MAX_TRIED).find_map(|known| bundle(&known.last)))
 }
 
 /// Records a result. Unless it is to replace what is there, the first one stays: says whether this one was it.

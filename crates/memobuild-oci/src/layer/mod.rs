@@ -28,8 +28,8 @@ pub use apply::apply_layer;
 pub use compress::Compression;
 pub use error::LayerError;
 pub use export::{
-    DIFF_ID, ExportedLayer, TimestampPolicy, diff_id_record, export_layer, exported_record, known_export, layer_diff_id,
-    recompress_layer, write_layer,
+    DIFF_ID, ExportedLayer, TimestampPolicy, diff_id_record, export_layer, exported_record, known_export,
+    layer_diff_id, recompress_layer, write_layer,
 };
 pub(crate) use export::{layer_size, write_rootfs};
 pub use import::{Expected, ImportedLayer, import_layer, parse_only};
