@@ -13,6 +13,7 @@ use crate::{
     clock,
     peer::{Client, How},
     reply::ApiError,
+    rexec,
     tokens::{AuthError, Token, read_tokens},
 };
 
@@ -111,7 +112,7 @@ impl Auth {
         let Some(needed) = needed(method, path) else { return Ok(Client::unknown()) };
         let in_protocol = if path == "/ws" { protocol_token(headers) } else { None };
         let value = headers.get(header::AUTHORIZATION).or(in_protocol.as_ref());
-        let (client, scope) = self.client(value, certificate)?;
+        let (client, scope) = self.known(value, certificate)?;
         if scope < needed {
             let message = format!("this needs the scope {}, and the client has {}", needed.name(), scope.name());
             let error = ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).with("scope", needed.name());
@@ -130,8 +131,13 @@ impl Auth {
         Ok(client)
     }
 
-    /// `authorization`: the value of that header.
-    fn client(
+    /// Whose request it is, and what that client may do.
+    pub(crate) fn client(&self, headers: &HeaderMap, certificate: Option<&str>) -> Result<(Client, Scope), ApiError> {
+        self.known(headers.get(header::AUTHORIZATION), certificate)
+    }
+
+    /// The same by the value of `Authorization`, wherever that came from.
+    fn known(
         &self,
         authorization: Option<&HeaderValue>,
         certificate: Option<&str>,
@@ -172,6 +178,10 @@ fn find<'a>(tokens: impl Iterator<Item = &'a Token>, value: &HeaderValue) -> Opt
 
 /// The one place that says which scope a request needs; what is not named here changes something.
 fn needed(method: &Method, path: &str) -> Option<Scope> {
+    // Whatever the method: a call is what its path names.
+    if let Some(scope) = rexec::needed(path) {
+        return Some(scope);
+    }
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz" | "/openapi.json") => None,
         // The dashboard is the same for all; what it shows it asks for like any client.

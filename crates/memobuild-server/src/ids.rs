@@ -74,6 +74,11 @@ pub struct RecordKey {
 }
 
 impl RecordKey {
+    /// A key in a namespace of the server's own.
+    pub(crate) fn of(namespace: &'static str, key: [u8; 32]) -> Self {
+        Self { namespace: namespace.to_owned(), key: KeyDigest::from_bytes(key) }
+    }
+
     /// One to 32 of `a-z`, `0-9`, `-` and `_`.
     pub fn namespace(&self) -> &str {
         &self.namespace

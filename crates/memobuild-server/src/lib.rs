@@ -1,4 +1,5 @@
-//! The shared cache as a service: blobs by digest and small records by key, over HTTP.
+//! The shared cache as a service: blobs by digest and small records by key, over HTTP, and the protocols that other
+//! tools have for such a cache.
 //!
 //! In: a [`Config`]. Out: [`serve`] runs until SIGTERM or SIGINT. Who calls it: `memobuild server`. What it never does:
 //! know what its blobs and records mean; it has not heard of Dockerfiles, steps or sandboxes. `docs/api.md` has the routes.
@@ -21,11 +22,14 @@ mod limits;
 mod linger;
 mod meter;
 mod metrics;
+mod opening;
 mod patience;
 mod peer;
 mod receive;
 mod reload;
 mod reply;
+mod results;
+mod rexec;
 mod routes;
 mod security;
 mod serve;

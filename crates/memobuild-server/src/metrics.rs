@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) handshake_failures: AtomicU64,
     /// Written when a route is first asked for, read from then on: no request waits for another to be counted.
     routes: RwLock<BTreeMap<String, Route>>,
+    failed_calls: Mutex<BTreeMap<(String, i32), u64>>,
 }
 
 /// What is counted of a route.
@@ -93,6 +94,12 @@ impl Metrics {
         write(&self.routes).entry(route.to_owned()).or_default().answered(method, status, took);
     }
 
+    /// Counts a gRPC call that failed, by its status code; HTTP's is always 200.
+    pub(crate) fn call_failed(&self, route: &str, code: i32) {
+        let key = (route.to_owned(), code);
+        *self.failed_calls.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
+
     /// The text for Prometheus.
     pub(crate) fn text(&self, usage: &Usage, watchers: u64) -> String {
         let mut out = String::new();
@@ -104,6 +111,11 @@ impl Metrics {
                 let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
                 let _ = writeln!(out, "memobuild_http_requests_total{{{labels}}} {}", of(n));
             }
+        }
+        let name = "memobuild_grpc_failures_total";
+        head(&mut out, name, "counter", "Calls that were answered with a gRPC status other than OK.");
+        for ((route, code), n) in &*self.failed_calls.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = writeln!(out, "{name}{{code=\"{code}\",route=\"{route}\"}} {n}");
         }
         let name = "memobuild_http_request_duration_seconds";
         head(&mut out, name, "histogram", "Time from a request's head to its answer's.");

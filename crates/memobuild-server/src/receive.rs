@@ -130,21 +130,26 @@ impl Sink {
         Ok(Self::Zstd(Box::new(decoder)))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         match self {
             Self::Plain(writer) => Ok(writer.take(bytes)?),
             Self::Zstd(decoder) => decoder.write_all(bytes).map_err(decoding),
         }
     }
 
-    fn finish(self) -> Result<Committed, ApiError> {
-        Ok(match self {
-            Self::Plain(writer) => writer.finish(),
+    /// The writer, with all that could be decoded.
+    pub(crate) fn into_writer(self) -> Result<CheckedWriter, ApiError> {
+        match self {
+            Self::Plain(writer) => Ok(writer),
             Self::Zstd(mut decoder) => {
                 decoder.flush().map_err(decoding)?;
-                decoder.into_inner().finish()
+                Ok(decoder.into_inner())
             }
-        }?)
+        }
+    }
+
+    fn finish(self) -> Result<Committed, ApiError> {
+        Ok(self.into_writer()?.finish()?)
     }
 }
 

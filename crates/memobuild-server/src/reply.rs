@@ -70,6 +70,16 @@ impl ApiError {
         self
     }
 
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What it says to people.
+    pub(crate) fn message(&self) -> &str {
+        self.fields.get("message").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// With one field more.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());

@@ -31,6 +31,7 @@ use crate::{
     builds::{self, Builds, Limits, Live, SqliteBuilds},
     guard::Guard,
     metrics::{Metrics, add},
+    opening::Opening,
     patience::Patient,
     peer::Peer,
     routes::{self, App},
@@ -152,8 +153,7 @@ impl Server {
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
-        let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
-        http.http1().timer(TokioTimer::new()).header_read_timeout(app.config.idle_timeout).max_buf_size(64 << 10);
+        let http = protocols(app.config.idle_timeout);
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -174,6 +174,7 @@ impl Server {
                         tokio::spawn(async move {
                             add(&app.metrics.connections, 1);
                             if let Some((stream, peer)) = secured(&app, stream, addr).await {
+                                let stream = Opening::new(stream, app.config.idle_timeout);
                                 let service = service_fn(move |mut request: Request<Incoming>| {
                                     request.extensions_mut().insert(peer.clone());
                                     service.call(request)
@@ -208,6 +209,24 @@ impl Server {
         // Whether they arrived is told by the log.
         let _ = tokio::task::spawn_blocking(move || app.guard.hooks.finish(LAST_EVENTS)).await;
     }
+}
+
+/// HTTP/1.1, and HTTP/2 for clients that begin with its preface (RFC 9113 section 3.3): gRPC has nothing else.
+fn protocols(idle: Duration) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(64 << 10);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(idle)
+        .keep_alive_timeout(idle)
+        // Each may have a file open and a few pieces in memory.
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 << 10)
+        .max_send_buf_size(256 << 10)
+        // The defaults, 64 KiB, are one round trip for each of them.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    http
 }
 
 /// The connection as requests see it, and whom it is with; `None` if TLS was not agreed on.

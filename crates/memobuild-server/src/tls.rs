@@ -23,7 +23,7 @@ use x509_cert::{
 use crate::security::TlsFiles;
 
 /// What a client may speak (ALPN, RFC 7301), best first. Must be what `serve.rs` speaks.
-const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// The longest name of a client that is taken from a certificate, in characters.
 const LONGEST_NAME: usize = 200;

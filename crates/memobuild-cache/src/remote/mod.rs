@@ -8,6 +8,7 @@ mod delta;
 mod envelope;
 mod error;
 mod flight;
+mod grpc;
 mod http;
 mod memory;
 mod metrics;

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+/// A server of this project, or any cache of the Remote Execution API.
+const SCHEMES: [&str; 4] = ["http://", "https://", "grpc://", "grpcs://"];
+
 /// The server that a build shares its results with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// `http://` or `https://`, a host, and a path if the server is below one.
+    /// One of [`SCHEMES`], a host, and a path if the server is below one; with `grpc` the path is an instance's name.
     pub(crate) url: String,
     /// The bearer token, if there is one.
     pub token: Option<String>,
@@ -30,9 +33,11 @@ impl RemoteOptions {
     /// A server by its address, without a token. The error says what is wrong with the address.
     pub fn new(url: &str) -> Result<Self, String> {
         let url = url.trim().trim_end_matches('/');
-        let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
         let Some(rest) = rest else {
-            return Err(format!("{url:?} is no address of a server: expected http://HOST:PORT or https://HOST"));
+            return Err(format!(
+                "{url:?} is no address of a server: expected http://HOST:PORT or https://HOST, or with grpc:// or grpcs:// a cache of the Remote Execution API"
+            ));
         };
         let host = rest.split('/').next().unwrap_or_default();
         if host.contains('@') {
@@ -43,6 +48,11 @@ impl RemoteOptions {
             return Err(format!("{url:?} is no address of a server"));
         }
         Ok(Self { url: url.to_owned(), token: None, single_owner: false })
+    }
+
+    /// Whether it speaks the Remote Execution API.
+    pub(crate) fn is_grpc(&self) -> bool {
+        ["grpc://", "grpcs://"].iter().any(|scheme| self.url.starts_with(scheme))
     }
 
     /// Its address.
@@ -59,9 +69,21 @@ mod tests {
     fn addresses() {
         assert_eq!(RemoteOptions::new("http://h:1/").unwrap().url(), "http://h:1");
         assert_eq!(RemoteOptions::new("https://h/cache").unwrap().url(), "https://h/cache");
-        for wrong in
-            ["", "h:1", "ftp://h", "http://", "https:///x", "http://u:p@h", "http://h?x", "http://h /", "http://h#"]
-        {
+        let grpc = RemoteOptions::new("grpc://h:1/instance").unwrap();
+        assert!(grpc.is_grpc() && grpc.url() == "grpc://h:1/instance");
+        for wrong in [
+            "",
+            "h:1",
+            "grpc://",
+            "grpcs:///x",
+            "ftp://h",
+            "http://",
+            "https:///x",
+            "http://u:p@h",
+            "http://h?x",
+            "http://h /",
+            "http://h#",
+        ] {
             assert!(RemoteOptions::new(wrong).is_err(), "{wrong}");
         }
     }

@@ -21,6 +21,7 @@ use super::{
     breaker::{Breaker, Gate},
     delta,
     envelope::{Described, DiffAt, Envelope, Like},
+    grpc,
     http::Http,
     memory::Memory,
     metrics::{Counts, Metrics},
@@ -94,8 +95,10 @@ impl RemoteCache {
         store: &Store,
         warn: impl Fn(String) + Send + Sync + 'static,
     ) -> Self {
-        // A protocol of its own would be chosen here, by the scheme of the address.
-        let remote: Box<dyn Remote> = Box::new(Http::new(options));
+        let remote: Box<dyn Remote> = match options.is_grpc() {
+            true => Box::new(grpc::Lazy::new(options)),
+            false => Box::new(Http::new(options)),
+        };
         Self::over(remote, options, namespaces, store, warn)
     }
 

@@ -24,4 +24,4 @@ pub use error::RegistryError;
 pub use options::{HostOptions, Login, RegistryOptions};
 pub use push::{Pushed, Source};
 pub use retry::Backoff;
-pub use tls::impatient_agent;
+pub use tls::{impatient_agent, trusted_pem};

@@ -116,3 +116,12 @@ fn roots(mut own: Vec<Certificate<'static>>) -> RootCerts {
     own.extend(trusted.unwrap_or_default());
     if own.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(own)) }
 }
+
+/// The certificates that are trusted on this machine, as PEM: those of `SSL_CERT_FILE`, else the system's. For clients of
+/// other protocols than a registry's.
+pub fn trusted_pem() -> Option<Vec<u8>> {
+    let file = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
+    let files = file.into_iter().chain(BUNDLES.map(String::from));
+    let holds_some = |file: &String| items(Path::new(file)).is_ok_and(|items| !certificates(&items).is_empty());
+    files.filter(holds_some).find_map(|file| std::fs::read(file).ok())
+}

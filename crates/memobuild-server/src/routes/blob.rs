@@ -129,7 +129,7 @@ pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: 
     receive(app, layer(name)?, request).await
 }
 
-async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
+pub(super) async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     let size = match app.storage.blob_at_once(id, 0) {
         AtOnce::Size(size) => Some(size),
         AtOnce::Absent => None,
@@ -152,7 +152,7 @@ async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     Ok(response)
 }
 
-async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
+pub(super) async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
     // Packing takes its time, and parts and conditions are rare.
     let plain =
         !accepts_zstd(&headers) && !headers.contains_key(header::IF_NONE_MATCH) && !headers.contains_key(header::RANGE);
@@ -225,7 +225,7 @@ fn body(app: &App, source: Box<dyn std::io::Read + Send>, length: Option<u64>) -
     Ok(Body::new(BlobBody::start(source, length, app.metrics.clone()).map_err(failed)?))
 }
 
-async fn receive(app: Arc<App>, id: BlobId, request: Request) -> Answer {
+pub(super) async fn receive(app: Arc<App>, id: BlobId, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let zstd = match text(&parts.headers, header::CONTENT_ENCODING) {
         None => false,

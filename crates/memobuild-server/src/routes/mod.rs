@@ -1,8 +1,10 @@
 //! The routes, one file each, and what is done for all of them: who may, how it is counted, what every answer says.
 
 mod analytics;
+mod bazel;
 mod blob;
 mod builds;
+mod ccache;
 mod conditions;
 mod gc;
 mod health;
@@ -21,7 +23,7 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing,
@@ -38,6 +40,7 @@ use crate::{
     metrics::Metrics,
     receive::Incoming,
     reply::ApiError,
+    rexec,
     storage::Storage,
 };
 
@@ -53,7 +56,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    fn incoming(&self, body: Body) -> Incoming {
+    pub(crate) fn incoming(&self, body: Body) -> Incoming {
         Incoming::new(body, self.config.idle_timeout, self.metrics.clone())
     }
 }
@@ -61,7 +64,9 @@ impl App {
 type Answer = Result<Response, ApiError>;
 
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    bazel::routes(Router::new())
+        .merge(ccache::routes())
+        .merge(rexec::routes(&app))
         .route("/cache/missing", routing::post(missing::missing))
         .route("/cache/{digest}", routing::head(blob::head).get(blob::get).put(blob::put))
         .route("/cache/layer/{digest}", routing::head(blob::head_layer).get(blob::get_layer).put(blob::put_layer))
@@ -97,7 +102,11 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = request.uri().path().to_owned();
     // Who asks first has sent nothing yet, and is not to be told to.
-    let asks = request.headers().contains_key(header::EXPECT) || request.body().is_end_stream();
+    // On HTTP/2 what is left is refused for its stream alone.
+    let asks = request.version() == Version::HTTP_2
+        || request.headers().contains_key(header::EXPECT)
+        || request.body().is_end_stream();
+    let grpc = rexec::is_grpc(request.headers());
     let (request, rest) = if asks { (request, None) } else { lent(request) };
     let visit = app.guard.arrived(&request);
     let checked = app.auth.check(request.method(), &path, request.headers(), visit.certificate());
@@ -113,7 +122,7 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         }
         Err(error) => {
             drop(request);
-            error.into_response()
+            if grpc { rexec::refusal(error) } else { error.into_response() }
         }
     };
     if let Some(rest) = rest {

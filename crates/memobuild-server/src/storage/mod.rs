@@ -75,6 +75,17 @@ pub trait Storage: Send + Sync + 'static {
     /// more than [`LIST_ITEMS`] the oldest go. Gives the blobs that are missing: none if it was added.
     fn list_add(&self, key: &RecordKey, item: &Record) -> Result<Vec<BlobId>>;
 
+    /// The value in a *slot*, which is a list of which the newest item counts. Counts as a use of it.
+    fn slot(&self, key: &RecordKey) -> Result<Option<Record>> {
+        Ok(self.list(key)?.into_iter().next())
+    }
+
+    /// Puts a value in a slot, in the place of what may be there, if the blobs that it names are there. Gives the blobs
+    /// that are missing: none if it was stored.
+    fn slot_put(&self, key: &RecordKey, record: &Record) -> Result<Vec<BlobId>> {
+        self.list_add(key, record)
+    }
+
     /// Removes what was not used for this long, and, least recently used first, what is above the size cap.
     fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport>;
 

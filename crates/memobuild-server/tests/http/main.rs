@@ -3,12 +3,14 @@
 
 mod access;
 mod audit;
+mod bazel;
 mod blobs;
 mod builds;
 mod care;
 mod client;
 mod crash;
 mod faults;
+mod grpc;
 mod hooks;
 mod hostile;
 mod limits;

@@ -7,6 +7,9 @@ use super::*;
 
 const METHODS: [&str; 7] = ["get", "head", "put", "post", "delete", "patch", "options"];
 
+/// Protocols of other tools, which have specifications of their own (docs/api.md, "Standard protocols").
+const OTHERS: [&str; 3] = ["routes/bazel.rs", "routes/ccache.rs", "src/rexec"];
+
 /// Paths and methods of the document.
 fn described() -> BTreeSet<(String, String)> {
     let paths = DOCUMENT["paths"].as_object().unwrap();
@@ -19,6 +22,9 @@ fn described() -> BTreeSet<(String, String)> {
 fn routed(dir: &Path, found: &mut BTreeSet<(String, String)>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
+        if OTHERS.iter().any(|other| path.ends_with(other)) {
+            continue;
+        }
         if path.is_dir() {
             routed(&path, found);
         } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("openapi/tests.rs") {

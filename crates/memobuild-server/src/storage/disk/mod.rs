@@ -149,6 +149,18 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Puts an item at the head of a list and keeps the newest `most`; gives the blobs that are missing.
+    fn add_to_list(&self, key: &RecordKey, item: &Record, most: usize) -> Result<Vec<BlobId>> {
+        if let RecordPut::Missing(missing) = self.insert(Table::Lists, key, item)? {
+            return Ok(missing);
+        }
+        let freed = self.index().shorten(key, most)?;
+        self.space.release(freed);
+        Ok(Vec::new())
+    }
+}
+
 impl Storage for DiskStorage {
     fn blob_size(&self, id: BlobId) -> Result<Option<u64>> {
         let path = self.inner.path(id);
@@ -206,13 +218,12 @@ impl Storage for DiskStorage {
     }
 
     fn list_add(&self, key: &RecordKey, item: &Record) -> Result<Vec<BlobId>> {
-        let put = self.inner.insert(Table::Lists, key, item)?;
-        let freed = self.inner.index().shorten(key, LIST_ITEMS)?;
-        self.inner.space.release(freed);
-        match put {
-            RecordPut::Missing(missing) => Ok(missing),
-            RecordPut::Stored | RecordPut::Existing(_) => Ok(Vec::new()),
-        }
+        self.inner.add_to_list(key, item, LIST_ITEMS)
+    }
+
+    fn slot_put(&self, key: &RecordKey, record: &Record) -> Result<Vec<BlobId>> {
+        // What nobody will see again need not take room.
+        self.inner.add_to_list(key, record, 1)
     }
 
     fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport> {
