@@ -56,10 +56,13 @@ pub(super) struct Inner {
     /// Mirrors that did not answer.
     silent: Mutex<HashSet<String>>,
     /// Blobs that are in a repository, or on their way to it.
-    pub(super) there: Mutex<HashMap<(String, String, Sha256Digest), Arc<Mutex<bool>>>>,
+    pub(super) there: Mutex<HashMap<(String, String, Sha256Digest), Presence>>,
     /// Held while a referrers tag is changed.
     pub(super) referrers: Mutex<()>,
 }
+
+/// Whether a blob is known to be in a repository; locked while that is found out, or brought about.
+pub(super) type Presence = Arc<Mutex<bool>>;
 
 /// A token's place; locked while one is fetched, so that each is fetched once.
 pub(super) type Slot = Mutex<Option<Granted>>;

@@ -4,10 +4,7 @@
 //! in one request, which costs a registry the least. After a broken connection the registry is asked how much it has,
 //! and the rest goes in parts, as does what is too long for one request. An upload that is given up is cancelled.
 
-use std::{
-    fs::File,
-    sync::{Arc, Mutex},
-};
+use std::fs::File;
 
 use memobuild_image::Descriptor;
 use memobuild_tree::Sha256Digest;
@@ -15,7 +12,7 @@ use ureq::http::Method;
 
 use super::{
     Registries, RegistryError,
-    client::{Target, lock},
+    client::{Presence, Target, lock},
     exchange::{Answer, Content, Payload, Question, location},
     retry::Backoff,
 };
@@ -103,8 +100,7 @@ struct Session {
 }
 
 impl Target<'_> {
-    /// Whether a blob is known to be there. Locked while that is found out, or brought about.
-    fn there(&self, digest: &Sha256Digest) -> Arc<Mutex<bool>> {
+    fn there(&self, digest: &Sha256Digest) -> Presence {
         let name = (self.host.to_owned(), self.repository.to_string(), *digest);
         lock(&self.inner.there).entry(name).or_default().clone()
     }

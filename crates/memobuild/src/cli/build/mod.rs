@@ -36,7 +36,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let trace = match args.trace_file.clone() {
         Some(path) => {
             let file =
-                TraceFile::create(&path).map_err(|e| Failure::file(&format!("cannot write {}", path.display()), &e))?;
+                TraceFile::create(&path).map_err(|e| Failure::file(format!("cannot write {}", path.display()), &e))?;
             Some((Arc::new(file), path))
         }
         None => None,
