@@ -2,8 +2,8 @@
 //!
 //! In: a build's [`TraceEvent`]s, the same that the progress display gets; nothing else is told, so secrets are in there
 //! no more than on the terminal. Out: `POST /build-event` (`docs/api.md`), in batches, from a thread of its own. Never:
-//! fails or stalls a build. What does not fit into its queue is dropped, and a server that does not answer is given up
-//! with one warning.
+//! fails or stalls a build. What does not fit into its queue is dropped, and a server that does not answer is given up,
+//! which is said once.
 
 mod queue;
 mod wire;

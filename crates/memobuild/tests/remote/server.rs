@@ -47,7 +47,8 @@ impl Server {
 
     /// `GET /record/...` of all requests since this was last asked.
     pub fn requests(&self) -> Vec<String> {
-        self.proxy.requests()
+        // What is told for the dashboard is no traffic of the cache.
+        self.proxy.requests().into_iter().filter(|request| request != "POST /build-event").collect()
     }
 
     /// Bytes sent to and received from it since this was last asked.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use memobuild_engine::{BuildRequest, Cancel, ContextInput, Destination, EngineError};
-use memobuild_observe::{Observer, Several, Silent, TraceEvent};
+use memobuild_observe::{Observer, Several, Silent};
 
 use memobuild_store::Store;
 
@@ -65,7 +65,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
     let progress = Arc::new(Progress::start(mode));
-    let reporter = told.map(|to| Arc::new(reporter(to, &request, &progress)));
+    let reporter = told.map(|to| Arc::new(reporter(to, &request)));
     let file = trace.as_ref().map(|(file, _)| Arc::clone(file) as Arc<dyn Observer>);
     let told = reporter.as_ref().map(|reporter| Arc::clone(reporter) as Arc<dyn Observer>);
     let shown = Arc::clone(&progress) as Arc<dyn Observer>;
@@ -98,10 +98,10 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     }
 }
 
-/// Tells a server of the build.
-fn reporter(to: reporting::Destination, request: &BuildRequest, progress: &Arc<Progress>) -> Reporter {
-    let progress = Arc::clone(progress);
-    Reporter::start(to, name(request), move |message| progress.event(TraceEvent::Warning { message }))
+/// Tells a server of the build. That it can't be told is a matter for the log: results are shared by the same server, and
+/// whoever does that warns where it fails.
+fn reporter(to: reporting::Destination, request: &BuildRequest) -> Reporter {
+    Reporter::start(to, name(request), |message| tracing::warn!("{message}"))
 }
 
 /// What a build is called by others: its first name, else where its context comes from. A URL may hold a password: of it
