@@ -110,6 +110,24 @@ fn exports_in_each_form() {
 }
 
 #[test]
+fn a_level_alone_is_one_of_gzip() {
+    let place = place();
+    // Lines that have much in common and are not alike.
+    let lines = (0..20_000_u64).map(|n| format!("{} {}\n", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 9973, n / 7));
+    fs::write(place.path("a.txt"), lines.collect::<String>()).unwrap();
+    let size = |layout: &str| -> u64 {
+        let blobs = fs::read_dir(place.path(layout).join("blobs/sha256")).unwrap();
+        blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).sum()
+    };
+    place.stdout(&["build", "-q", "-t", "app", "--output", "type=oci,dest=small,tar=false,compression-level=9", "."]);
+    for (dest, more) in [("plain", ""), ("least", ",compression-level=9"), ("default", ",compression-level=-1")] {
+        place.stdout(&["export", "app", "--output", &format!("type=oci,dest={dest},tar=false{more}")]);
+    }
+    assert!(size("least") < size("plain"), "{} {}", size("least"), size("plain"));
+    assert_eq!((size("small"), size("default")), (size("least"), size("plain")));
+}
+
+#[test]
 fn layers_that_can_be_pulled_in_part() {
     let place = place();
     // The manifest and the config in a layout.

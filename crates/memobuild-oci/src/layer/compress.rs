@@ -27,6 +27,11 @@ const BLOCK: usize = 1 << 20;
 /// More workers than this cost memory and gain nothing: reading and hashing are then the bottleneck.
 const MAX_WORKERS: usize = 4;
 
+/// The level of gzip where none is asked for. What comes out is about as large as what buildah and BuildKit write by
+/// default (with both compressed by the same library; 400 MB of Debian's programs: 2% larger, generated files: 1%), and
+/// takes two thirds of the time of our level 6, whose output is 3.5% smaller than theirs.
+pub(super) const DEFAULT_GZIP: u32 = 1;
+
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -34,7 +39,7 @@ pub enum Compression {
     None,
     /// gzip, level 0 to 9.
     Gzip {
-        /// Level; pigz's and BuildKit's default is 6.
+        /// Level; the default is 1, which comes out about as large as the default of buildah and BuildKit.
         level: u32,
     },
     /// Zstandard, level 1 to 22.
@@ -57,7 +62,7 @@ pub enum Compression {
 
 impl Default for Compression {
     fn default() -> Self {
-        Self::Gzip { level: 6 }
+        Self::Gzip { level: DEFAULT_GZIP }
     }
 }
 
@@ -71,7 +76,7 @@ impl Compression {
         };
         match name {
             "uncompressed" => Some(Self::None),
-            "gzip" | "" => Some(Self::Gzip { level: level(6, 0, 9) }),
+            "gzip" | "" => Some(Self::Gzip { level: level(DEFAULT_GZIP, 0, 9) }),
             "zstd" => Some(Self::Zstd { level: level(3, 1, 22) }),
             "estargz" => Some(Self::Estargz { level: level(6, 0, 9) }),
             "zstd:chunked" => Some(Self::ZstdChunked { level: level(3, 1, 22) }),

@@ -22,15 +22,13 @@ const BUNDLES: [&str; 4] = [
 /// An agent that hands every status back, and gives up on silence but never on a long download. It trusts
 /// `SSL_CERT_FILE`, else the system's certificates, else those built in; with `unchecked` any.
 pub(crate) fn agent(unchecked: bool) -> Agent {
-    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).disable_verification(unchecked).build();
-    config(tls).build().new_agent()
+    config(tls(Vec::new(), None, unchecked)).build().new_agent()
 }
 
 /// The same for a server that is not worth waiting for: gives up after so long without a connection, and after so long
 /// without a byte in either direction. It follows no redirects, so that a token goes nowhere else.
 pub fn impatient_agent(connect: Duration, silence: Duration) -> Agent {
-    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).build();
-    config(tls)
+    config(tls(Vec::new(), None, false))
         .max_redirects(0)
         .timeout_resolve(Some(connect))
         .timeout_connect(Some(connect))
@@ -44,8 +42,7 @@ pub fn impatient_agent(connect: Duration, silence: Duration) -> Agent {
 
 /// The same for registries, which follow redirects themselves: each host has settings of its own.
 pub(super) fn registry_agent(unchecked: bool) -> Agent {
-    let tls = TlsConfig::builder().root_certs(roots(Vec::new())).disable_verification(unchecked).build();
-    config(tls).max_redirects(0).build().new_agent()
+    config(tls(Vec::new(), None, unchecked)).max_redirects(0).build().new_agent()
 }
 
 /// An agent for one host. The error names the file that can't be used.
@@ -62,8 +59,13 @@ pub(super) fn host_agent(settings: &HostOptions, unchecked: bool) -> Result<Agen
         Some(path) => Some(client(path, settings.client_key.as_deref())?),
         None => None,
     };
-    let tls = TlsConfig::builder().root_certs(roots(own)).client_cert(client).disable_verification(unchecked).build();
-    Ok(config(tls).max_redirects(0).build().new_agent())
+    Ok(config(tls(own, client, unchecked)).max_redirects(0).build().new_agent())
+}
+
+fn tls(own: Vec<Certificate<'static>>, client: Option<ClientCert>, unchecked: bool) -> TlsConfig {
+    // Reading some 150 certificates takes milliseconds, and nobody looks at them where nothing is checked.
+    let roots = if unchecked { RootCerts::WebPki } else { roots(own) };
+    TlsConfig::builder().root_certs(roots).client_cert(client).disable_verification(unchecked).build()
 }
 
 fn config(tls: TlsConfig) -> ConfigBuilder<AgentScope> {

@@ -131,10 +131,23 @@ impl Client {
         wait: Duration,
         body: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<Answer, UploadError<E>> {
-        let mut stream = self.connect(wait).map_err(UploadError::Client)?;
+        let stream = self.connect(wait).map_err(UploadError::Client)?;
+        self.upload_on(stream, path, content_type, wait, body)
+    }
+
+    fn upload_on<E>(
+        &self,
+        mut stream: Stream,
+        path: &str,
+        content_type: &str,
+        wait: Duration,
+        body: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<Answer, UploadError<E>> {
         let head = self.head("POST", path);
         let head = format!("{head}Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n");
-        stream.write_all(head.as_bytes()).map_err(|e| UploadError::Client(self.broken(e, wait)))?;
+        if let Err(error) = stream.write_all(head.as_bytes()) {
+            return self.why_broken(stream, error, wait).map_err(UploadError::Client);
+        }
         let mut chunks = Chunks { stream: &mut stream, buffer: Vec::with_capacity(CHUNK), failed: None };
         let made = body(&mut chunks);
         let (written, failed) = match &made {
@@ -144,10 +157,7 @@ impl Client {
         match (made, failed.or(written.err())) {
             // Without the last chunk the server takes what it has for cut off, as it must.
             (Err(error), None) => Err(UploadError::Body(error)),
-            (_, Some(broken)) => match self.answer(stream, wait) {
-                Ok(answer) if answer.status >= 400 => Ok(answer),
-                _ => Err(UploadError::Client(self.broken(broken, wait))),
-            },
+            (_, Some(error)) => self.why_broken(stream, error, wait).map_err(UploadError::Client),
             (Ok(()), None) => self.answer(stream, wait).map_err(UploadError::Client),
         }
     }
@@ -205,6 +215,14 @@ impl Client {
             return Ok(Answer { status, headers, address: self.address.clone(), waited: wait, body });
         }
         Err(malformed("too many interim answers"))
+    }
+
+    /// What a server that took no more said before it hung up, or else that it did.
+    fn why_broken(&self, stream: Stream, error: io::Error, wait: Duration) -> Result<Answer, ClientError> {
+        match self.answer(stream, wait) {
+            Ok(answer) if answer.status >= 400 => Ok(answer),
+            _ => Err(self.broken(error, wait)),
+        }
     }
 
     fn broken(&self, source: io::Error, waited: Duration) -> ClientError {

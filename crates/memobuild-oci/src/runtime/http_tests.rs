@@ -99,6 +99,8 @@ fn a_server_that_hangs_up_on_a_body_is_heard() {
     let listener = UnixListener::bind(&path).unwrap();
     let handle = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // The head is taken, so that it is the body that meets the closed connection.
+        assert!(read_head(&mut BufReader::new(&stream)).unwrap().starts_with(b"POST /load "));
         stream.write_all(b"HTTP/1.1 507 Full\r\nContent-Length: 4\r\n\r\nfull").unwrap();
     });
     let client = Client::new(Address::Unix(path));
@@ -119,6 +121,26 @@ fn a_server_that_hangs_up_on_a_body_is_heard() {
         Err(UploadError::Body(error)) => panic!("{error}"),
     }
     assert!(tried > 1);
+}
+
+#[test]
+fn a_server_that_hangs_up_before_the_head_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (gone, is_gone) = std::sync::mpsc::channel();
+    let client = Client::new(Address::Unix(path));
+    let handle = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy").unwrap();
+        drop(stream);
+        gone.send(()).unwrap();
+    });
+    let stream = client.connect(WAIT).unwrap();
+    is_gone.recv().unwrap();
+    handle.join().unwrap();
+    let sent = client.upload_on(stream, "/load", "x/y", WAIT, |_| Ok::<(), io::Error>(()));
+    assert_eq!(sent.unwrap().bytes(10).unwrap(), b"busy");
 }
 
 #[test]

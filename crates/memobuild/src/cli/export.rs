@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Args;
-use memobuild_engine::{Destination, Level, Output, OutputKind};
+use memobuild_engine::{CompressionMethod, Destination, Level, Output, OutputKind};
 use memobuild_image::{Descriptor, ImageConfig, json, media};
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
@@ -177,8 +177,12 @@ fn warned(wanted: Compression, made: ExportedLayer) -> ExportedLayer {
     made
 }
 
+/// What is asked for; a level alone, or force alone, is said of gzip, as BuildKit takes it.
 fn compression(output: &Output) -> Option<Compression> {
-    Compression::parse(output.compression.method?.name(), output.compression.level)
+    let asked = &output.compression;
+    let any = asked.method.is_some() || asked.level.is_some() || asked.force;
+    let name = asked.method.map_or("gzip", CompressionMethod::name);
+    any.then(|| Compression::parse(name, asked.level)).flatten()
 }
 
 fn config(store: &Store, named: &image::Named) -> Result<ImageConfig, Failure> {
