@@ -147,7 +147,7 @@ impl Auth {
             // Where there are no tokens none is better than another.
             Some(value) if !tokens.is_empty() => {
                 let token = find(tokens.iter(), value).ok_or_else(unauthorized)?;
-                let client = Client { name: token.info.name.clone(), how: How::Token };
+                let client = Client { name: token.info.name.as_str().into(), how: How::Token };
                 if token.expired(clock::now()) {
                     let error = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token has expired");
                     let value = HeaderValue::from_static("Bearer realm=\"memobuild\", error=\"invalid_token\"");
@@ -156,10 +156,10 @@ impl Auth {
                 Ok((client, token.info.scope))
             }
             _ => match (certificate, self.certificate) {
-                (Some(name), Some(scope)) => Ok((Client { name: name.to_owned(), how: How::Certificate }, scope)),
+                (Some(name), Some(scope)) => Ok((Client { name: name.into(), how: How::Certificate }, scope)),
                 _ => {
                     let scope = self.anonymous.ok_or_else(unauthorized)?;
-                    Ok((Client { name: "-".to_owned(), how: How::Anonymous }, scope))
+                    Ok((Client::anonymous(), scope))
                 }
             },
         }
@@ -317,7 +317,7 @@ mod tests {
         let auth = Auth::new(None, Some(Scope::Write), true, false).unwrap();
         let check = |method, path, name| auth.check(&method, path, &HeaderMap::new(), name);
         let client = check(Method::PUT, "/cache/x", Some("laptop")).unwrap();
-        assert_eq!((client.name.as_str(), client.how), ("laptop", How::Certificate));
+        assert_eq!((&*client.name, client.how), ("laptop", How::Certificate));
         assert_eq!(check(Method::POST, "/gc", Some("laptop")).unwrap_err().code(), "forbidden");
         // Loopback opens nothing where certificates are asked for.
         assert!(check(Method::GET, "/cache/x", None).is_err());

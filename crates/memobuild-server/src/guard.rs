@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     response::Response,
 };
 use hyper::body::Body as _;
@@ -50,27 +50,43 @@ pub(crate) struct Guard {
 }
 
 /// A request, as far as this is concerned.
-pub(crate) struct Visit {
-    pub(crate) id: String,
-    pub(crate) trace: Option<Trace>,
-    peer: Option<Peer>,
-    path: String,
+pub(crate) struct Visit<'a> {
+    id: HeaderValue,
+    trace: Option<Trace>,
+    peer: Option<&'a Peer>,
+    uri: Uri,
     changes: bool,
     has_body: bool,
-    received: Arc<AtomicU64>,
+    /// Bytes of the body that were taken, where they are counted.
+    received: Option<Arc<AtomicU64>>,
 }
 
-impl Visit {
+impl Visit<'_> {
     /// What log lines about it have in common.
-    pub(crate) fn span(&self, client: &str, method: &str, path: &str) -> tracing::Span {
+    pub(crate) fn span(&self, client: &str, method: &str) -> tracing::Span {
         let trace_id = self.trace.as_ref().map(|trace| trace.trace_id.as_str());
         let parent_id = self.trace.as_ref().map(|trace| trace.parent_id.as_str());
-        tracing::info_span!("request", request_id = self.id, trace_id, parent_id, client, method, path)
+        let path = self.path();
+        tracing::info_span!("request", request_id = self.id(), trace_id, parent_id, client, method, path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The path for logs: the start of it says what it was meant to be.
+    fn short_path(&self) -> String {
+        self.path().chars().take(LONGEST_PATH).collect()
     }
 
     /// The name in the client's certificate.
     pub(crate) fn certificate(&self) -> Option<&str> {
-        self.peer.as_ref()?.certificate.as_deref()
+        self.peer?.certificate.as_deref()
+    }
+
+    fn id(&self) -> &str {
+        // Always ASCII.
+        self.id.to_str().unwrap_or_default()
     }
 }
 
@@ -134,16 +150,16 @@ impl Guard {
     }
 
     /// A request has come.
-    pub(crate) fn arrived(&self, request: &Request) -> Visit {
+    pub(crate) fn arrived<'a>(&self, request: &Request, peer: Option<&'a Peer>) -> Visit<'a> {
+        let has_body = !request.body().is_end_stream();
         Visit {
             id: self.ids.of(request.headers()),
             trace: traceparent(request.headers()),
-            peer: request.extensions().get::<Peer>().cloned(),
-            // The start of it says what it was meant to be.
-            path: request.uri().path().chars().take(LONGEST_PATH).collect(),
+            peer,
+            uri: request.uri().clone(),
             changes: is_change(request.method(), request.uri().path()),
-            has_body: !request.body().is_end_stream(),
-            received: Arc::default(),
+            has_body,
+            received: (has_body && (self.audit.is_some() || self.limits.counts_bytes())).then(Arc::default),
         }
     }
 
@@ -151,20 +167,20 @@ impl Guard {
     /// upload. What needs no leave is not counted.
     pub(crate) fn admit(
         &self,
-        visit: &Visit,
+        visit: &Visit<'_>,
         checked: Result<Client, ApiError>,
     ) -> Result<(Client, Option<Upload>), ApiError> {
         let now = Instant::now();
         let client = match checked {
-            Ok(client) if client.how == How::Unknown => return Ok((client, None)),
+            Ok(client) if client.how == How::Unknown || !self.limits.any() => return Ok((client, None)),
             Ok(client) => client,
             Err(error) => {
                 // Who guesses tokens must not guess fast, nor use up what the owner of a token may send.
-                let key = Client::unknown().key(visit.peer.as_ref());
+                let key = Client::unknown().key(visit.peer);
                 return Err(self.limits.admit(&key, now).err().map_or(error, |wait| rate_limited(wait, None)));
             }
         };
-        let key = client.key(visit.peer.as_ref());
+        let key = client.key(visit.peer);
         if let Err(wait) = self.limits.admit(&key, now) {
             return Err(rate_limited(wait, Some(client)));
         }
@@ -183,26 +199,24 @@ impl Guard {
     }
 
     /// The request, with its body counted.
-    pub(crate) fn count(&self, visit: &Visit, client: &Client, request: Request) -> Request {
-        if !visit.has_body || (self.audit.is_none() && !self.limits.counts_bytes()) {
-            return request;
-        }
+    pub(crate) fn count(&self, visit: &Visit<'_>, client: &Client, request: Request) -> Request {
+        let Some(received) = visit.received.clone() else { return request };
         let payer = self.payer(visit, client);
-        request.map(|body| Body::new(Metered::new(body, visit.received.clone(), payer)))
+        request.map(|body| Body::new(Metered::new(body, received, payer)))
     }
 
-    fn payer(&self, visit: &Visit, client: &Client) -> Option<Payer> {
+    fn payer(&self, visit: &Visit<'_>, client: &Client) -> Option<Payer> {
         let charged = self.limits.counts_bytes() && client.how != How::Unknown;
-        charged.then(|| Payer { limits: self.limits.clone(), client: client.key(visit.peer.as_ref()) })
+        charged.then(|| Payer { limits: self.limits.clone(), client: client.key(visit.peer) })
     }
 
     /// The answer is known: it is told to whom it concerns.
-    pub(crate) fn answered(&self, visit: &Visit, client: Option<&Client>, method: &str, response: &mut Response) {
+    pub(crate) fn answered(&self, visit: &Visit<'_>, client: Option<&Client>, method: &str, response: &mut Response) {
         let failure = response.extensions().get::<Failure>().cloned();
         let client = client.or(failure.as_ref().and_then(|failure| failure.client.as_deref()));
         let code = failure.as_ref().map(|failure| failure.code);
         if let Some(audit) = &self.audit {
-            let address = self.address(visit);
+            let address = Self::address(visit);
             let event = event(visit, response.status()).or_else(|| {
                 let known = client.filter(|c| matches!(c.how, How::Token | How::Certificate))?;
                 audit.is_new(&known.key(None), address, SEEN_FOR, Instant::now()).then_some("authenticated")
@@ -213,15 +227,15 @@ impl Guard {
             if let Some(event) = event.filter(|_| !told) {
                 audit.write(&Entry {
                     event,
-                    client: client.map(|c| c.name.as_str()),
+                    client: client.map(|c| &*c.name),
                     auth: Some(client.map_or(How::Unknown, |c| c.how)),
                     address,
                     method: Some(method),
-                    path: Some(&visit.path),
+                    path: Some(&visit.short_path()),
                     status: Some(response.status().as_u16()),
                     error: code,
-                    bytes: visit.has_body.then(|| visit.received.load(Ordering::Relaxed)),
-                    request_id: Some(&visit.id),
+                    bytes: visit.received.as_ref().map(|bytes| bytes.load(Ordering::Relaxed)),
+                    request_id: Some(visit.id()),
                     trace_id: visit.trace.as_ref().map(|trace| trace.trace_id.as_str()),
                     detail: response.extensions().get::<Detail>().map(|detail| &detail.0),
                 });
@@ -233,33 +247,30 @@ impl Guard {
             _ => None,
         };
         if let Some(event) = told {
-            let name = client.map_or("-", |c| c.name.as_str());
-            self.hooks.send(event, json!({ "client": name, "path": visit.path, "request_id": visit.id }));
+            let name = client.map_or("-", |c| &*c.name);
+            self.hooks.send(event, json!({ "client": name, "path": visit.short_path(), "request_id": visit.id() }));
         }
         if let Some(payer) = client.and_then(|client| self.payer(visit, client)) {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::new(Metered::new(body, Arc::default(), Some(payer)));
         }
-        // Only ids of harmless characters are taken up.
-        if let Ok(id) = HeaderValue::from_str(&visit.id) {
-            response.headers_mut().insert("x-request-id", id);
-        }
+        response.headers_mut().insert("x-request-id", visit.id.clone());
     }
 
-    fn address(&self, visit: &Visit) -> Option<std::net::IpAddr> {
-        visit.peer.as_ref().map(|peer| peer.addr.ip().to_canonical())
+    fn address(visit: &Visit<'_>) -> Option<std::net::IpAddr> {
+        visit.peer.map(|peer| peer.addr.ip().to_canonical())
     }
 }
 
 /// Whether an answer is worth a line by itself.
-fn event(visit: &Visit, status: StatusCode) -> Option<&'static str> {
+fn event(visit: &Visit<'_>, status: StatusCode) -> Option<&'static str> {
     let refused = matches!(status.as_u16(), 401 | 403 | 429);
     match (visit.changes, status) {
         _ if refused => Some("refusal"),
         (false, _) => None,
         (true, status) if status.is_server_error() => Some("failure"),
         (true, status) if status.is_client_error() => Some("refusal"),
-        (true, _) if visit.path == "/gc" => Some("gc"),
+        (true, _) if visit.path() == "/gc" => Some("gc"),
         (true, _) => Some("change"),
     }
 }

@@ -9,12 +9,14 @@
 //! ([`storage::CheckedWriter`]), and keys and digests are values of their own types before anything is looked up.
 #![forbid(unsafe_code)]
 
+mod attend;
 mod audit;
 mod auth;
 mod body;
 pub mod builds;
 mod clock;
 mod config;
+mod door;
 mod error;
 mod guard;
 mod ids;

@@ -71,6 +71,11 @@ impl Limits {
         Self { requests, bytes, uploads, most_clients: MOST_CLIENTS, clients: Mutex::default() }
     }
 
+    /// Whether anything is limited.
+    pub(crate) fn any(&self) -> bool {
+        self.requests.is_some() || self.bytes.is_some() || self.uploads.is_some()
+    }
+
     /// Whether bytes are counted at all.
     pub(crate) fn counts_bytes(&self) -> bool {
         self.bytes.is_some()

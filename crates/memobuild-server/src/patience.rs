@@ -1,6 +1,5 @@
 //! A connection whose other side must take what is sent to it: a write that makes no progress for too long is an error.
-//! Reading has time-outs elsewhere (request heads in hyper, bodies in `receive.rs`), but for the very first bytes, which
-//! hyper's connections that can be upgraded look at before any of them.
+//! Reading has time-outs elsewhere: first bytes in `opening.rs`, request heads in hyper, bodies in `receive.rs`.
 
 use std::{
     future::Future as _,
@@ -16,21 +15,16 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Bytes that hyper looks at to tell which HTTP a client speaks: the length of HTTP/2's preface (RFC 9113 section 3.4).
-const OPENING: usize = 24;
-
 pub(crate) struct Patient {
     stream: TcpStream,
     idle: Duration,
     /// Running while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
-    /// Running until the first bytes are there; how many of them are.
-    opening: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Patient {
     pub(crate) fn new(stream: TcpStream, idle: Duration) -> Self {
-        Self { stream, idle, waiting: None, opening: Some((Box::pin(sleep(idle)), 0)) }
+        Self { stream, idle, waiting: None }
     }
 
     fn checked<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -50,18 +44,7 @@ impl Patient {
 
 impl AsyncRead for Patient {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some((deadline, seen)) = &mut self.opening {
-            *seen += buf.filled().len() - before;
-            if *seen >= OPENING {
-                self.opening = None;
-            } else if polled.is_pending() && deadline.as_mut().poll(cx).is_ready() {
-                self.opening = None;
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        polled
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Whom a connection is with: an address, and the name in a client's certificate where there is one.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
 
 /// The other side of a connection; each of its requests has it among its extensions.
 #[derive(Debug, Clone)]
@@ -28,13 +31,18 @@ pub(crate) enum How {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     /// Of its token or certificate; `-` without one.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) how: How,
 }
 
 impl Client {
     pub(crate) fn unknown() -> Self {
-        Self { name: "-".to_owned(), how: How::Unknown }
+        Self { name: nameless(), how: How::Unknown }
+    }
+
+    /// One who need not say who it is.
+    pub(crate) fn anonymous() -> Self {
+        Self { name: nameless(), how: How::Anonymous }
     }
 
     /// Under which name its requests are counted together.
@@ -45,6 +53,11 @@ impl Client {
             How::Anonymous | How::Unknown => format!("address:{}", peer.map_or_else(String::new, |p| network(p.addr))),
         }
     }
+}
+
+fn nameless() -> Arc<str> {
+    static NAME: LazyLock<Arc<str>> = LazyLock::new(|| "-".into());
+    NAME.clone()
 }
 
 /// An address, or for IPv6 its first 64 bits: whoever has one address of a network there has all of them.

@@ -8,15 +8,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::{
-    Request,
-    body::Incoming,
-    service::{Service as _, service_fn},
-};
+use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -29,6 +24,7 @@ use crate::{
     Config, Reloader, ServerError,
     auth::Auth,
     builds::{self, Builds, Limits, Live, SqliteBuilds},
+    door::Door,
     guard::Guard,
     metrics::{Metrics, add},
     opening::Opening,
@@ -170,15 +166,13 @@ impl Server {
                         // Answers are written whole; waiting to join them with later ones only delays them.
                         let _ = stream.set_nodelay(true);
                         let (app, http, watcher) = (app.clone(), http.clone(), graceful.watcher());
-                        let service = TowerToHyperService::new(router.clone());
+                        let table = router.clone();
                         tokio::spawn(async move {
                             add(&app.metrics.connections, 1);
                             if let Some((stream, peer)) = secured(&app, stream, addr).await {
                                 let stream = Opening::new(stream, app.config.idle_timeout);
-                                let service = service_fn(move |mut request: Request<Incoming>| {
-                                    request.extensions_mut().insert(peer.clone());
-                                    service.call(request)
-                                });
+                                let door = Arc::new(Door::new(app.clone(), table, peer));
+                                let service = service_fn(move |request| door.clone().answer(request));
                                 let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
                                 let connection = watcher.watch(connection);
                                 if let Err(error) = connection.await {

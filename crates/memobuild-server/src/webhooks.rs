@@ -200,7 +200,7 @@ impl Webhooks {
         if let (true, Value::Object(fields)) = (unsaid > 0, &mut data) {
             fields.insert("suppressed".into(), unsaid.into());
         }
-        let id = self.ids.next();
+        let id = String::from_utf8_lossy(&self.ids.next()).into_owned();
         let text = json!({ "id": id, "event": event.name(), "time": clock::timestamp(), "data": data }).to_string();
         let delivery = Delivery { id, event: event.name(), body: Arc::from(text.into_bytes()) };
         for queue in &self.queues {

@@ -68,7 +68,7 @@ async fn cas_head(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     if digest::is_empty(id) {
         return Ok(empty());
     }
-    blob::answer_head(app, id, &headers).await
+    blob::answer_head(&app, id, &headers).await
 }
 
 async fn cas_get(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Answer {
@@ -76,7 +76,7 @@ async fn cas_get(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
     if digest::is_empty(id) {
         return Ok(empty());
     }
-    blob::answer_get(app, id, headers).await
+    blob::answer_get(&app, id, &headers).await
 }
 
 async fn cas_put(State(app): State<Arc<App>>, request: Request) -> Answer {

@@ -27,6 +27,9 @@ use crate::{
 /// A path's last part, or why it is none.
 type Name = Result<Path<String>, PathRejection>;
 
+/// The route of blobs by BLAKE3.
+pub(crate) const ROUTE: &str = "/cache/{digest}";
+
 /// The longest blob that is answered on the thread that has the connection, in bytes, where the storage has it at hand.
 const AT_ONCE: u64 = 64 << 10;
 
@@ -56,7 +59,7 @@ fn layer(name: Name) -> Result<BlobId, ApiError> {
         (status = 304, description = "The client has it"),
         (status = 404, description = "It is not there")))]
 pub(super) async fn head(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_head(app, content(name)?, &headers).await
+    answer_head(&app, content(name)?, &headers).await
 }
 
 /// Whether a layer is there
@@ -66,7 +69,7 @@ pub(super) async fn head(State(app): State<Arc<App>>, name: Name, headers: Heade
         (status = 304, description = "The client has it"),
         (status = 404, description = "It is not there")))]
 pub(super) async fn head_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_head(app, layer(name)?, &headers).await
+    answer_head(&app, layer(name)?, &headers).await
 }
 
 /// The bytes of a blob
@@ -82,7 +85,7 @@ pub(super) async fn head_layer(State(app): State<Arc<App>>, name: Name, headers:
         (status = 404, description = "It is not there", body = ErrorBody),
         (status = 416, description = "There are no such bytes", body = ErrorBody)))]
 pub(super) async fn get(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_get(app, content(name)?, headers).await
+    answer_get(&app, content(name)?, &headers).await
 }
 
 /// The bytes of a layer
@@ -98,7 +101,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, name: Name, headers: Header
         (status = 404, description = "It is not there", body = ErrorBody),
         (status = 416, description = "There are no such bytes", body = ErrorBody)))]
 pub(super) async fn get_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_get(app, layer(name)?, headers).await
+    answer_get(&app, layer(name)?, &headers).await
 }
 
 /// Stores a blob
@@ -129,7 +132,7 @@ pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: 
     receive(app, layer(name)?, request).await
 }
 
-pub(super) async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
+pub(crate) async fn answer_head(app: &Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     let size = match app.storage.blob_at_once(id, 0) {
         AtOnce::Size(size) => Some(size),
         AtOnce::Absent => None,
@@ -152,15 +155,15 @@ pub(super) async fn answer_head(app: Arc<App>, id: BlobId, headers: &HeaderMap) 
     Ok(response)
 }
 
-pub(super) async fn answer_get(app: Arc<App>, id: BlobId, headers: HeaderMap) -> Answer {
+pub(crate) async fn answer_get(app: &Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     // Packing takes its time, and parts and conditions are rare.
     let plain =
-        !accepts_zstd(&headers) && !headers.contains_key(header::IF_NONE_MATCH) && !headers.contains_key(header::RANGE);
+        !accepts_zstd(headers) && !headers.contains_key(header::IF_NONE_MATCH) && !headers.contains_key(header::RANGE);
     let response = match if plain { app.storage.blob_at_once(id, AT_ONCE) } else { AtOnce::Unknown } {
-        AtOnce::Whole(bytes) => Some(whole(&app, id, bytes)),
+        AtOnce::Whole(bytes) => Some(whole(app, id, bytes)),
         AtOnce::Absent => None,
         AtOnce::Size(_) | AtOnce::Unknown => {
-            let shared = app.clone();
+            let (shared, headers) = (app.clone(), headers.clone());
             blocking(move || read(&shared, id, &headers)).await?
         }
     };

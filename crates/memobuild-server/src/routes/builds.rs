@@ -63,7 +63,7 @@ pub(super) async fn counted(State(app): State<Arc<App>>, request: Request) -> An
 }
 
 async fn take(app: Arc<App>, request: Request, parse: fn(&[u8]) -> Result<Batch, BatchError>) -> Answer {
-    let client = request.extensions().get::<Client>().map_or_else(|| "-".to_owned(), |client| client.name.clone());
+    let client = request.extensions().get::<Client>().map_or_else(|| "-".into(), |client| client.name.clone());
     let body = app.incoming(request.into_body()).whole(BODY_LIMIT).await?;
     let builds = app.builds.clone();
     let change = blocking(move || {

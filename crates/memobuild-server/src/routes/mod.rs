@@ -2,7 +2,7 @@
 
 mod analytics;
 mod bazel;
-mod blob;
+pub(crate) mod blob;
 mod builds;
 mod ccache;
 mod conditions;
@@ -17,27 +17,26 @@ mod record;
 mod schemas;
 mod ws;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
-    http::{HeaderValue, Method, StatusCode, Version, header},
+    http::StatusCode,
     middleware::{self, Next},
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing,
 };
-use hyper::body::Body as _;
-use tracing::Instrument as _;
 
 use crate::{
-    API_VERSION, Config, IdError,
+    Config, IdError,
+    attend::attend,
     auth::Auth,
     builds::{Builds, Live},
     guard::Guard,
-    linger,
     metrics::Metrics,
+    peer::Peer,
     receive::Incoming,
     reply::ApiError,
     rexec,
@@ -68,7 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(ccache::routes())
         .merge(rexec::routes(&app))
         .route("/cache/missing", routing::post(missing::missing))
-        .route("/cache/{digest}", routing::head(blob::head).get(blob::get).put(blob::put))
+        .route(blob::ROUTE, routing::head(blob::head).get(blob::get).put(blob::put))
         .route("/cache/layer/{digest}", routing::head(blob::head_layer).get(blob::get_layer).put(blob::put_layer))
         .route("/record/{key}", routing::get(record::get).put(record::put))
         .route("/record/{key}/list", routing::get(record::list).post(record::add))
@@ -95,66 +94,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Around every request, those that no route takes included.
+/// Around every request that takes the table of routes, those that no route takes included.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let path = request.uri().path().to_owned();
-    // Who asks first has sent nothing yet, and is not to be told to.
-    // On HTTP/2 what is left is refused for its stream alone.
-    let asks = request.version() == Version::HTTP_2
-        || request.headers().contains_key(header::EXPECT)
-        || request.body().is_end_stream();
-    let grpc = rexec::is_grpc(request.headers());
-    let (request, rest) = if asks { (request, None) } else { lent(request) };
-    let visit = app.guard.arrived(&request);
-    let checked = app.auth.check(request.method(), &path, request.headers(), visit.certificate());
-    let admitted = app.guard.admit(&visit, checked);
-    let client = admitted.as_ref().ok().map(|(client, _)| client.clone());
-    let name = client.as_ref().map_or("-", |client| client.name.as_str());
-    let span = visit.span(name, method, &path);
-    let mut response = match admitted {
-        Ok((client, _upload)) => {
-            let mut request = app.guard.count(&visit, &client, request);
-            request.extensions_mut().insert(client);
-            next.run(request).instrument(span.clone()).await
-        }
-        Err(error) => {
-            drop(request);
-            if grpc { rexec::refusal(error) } else { error.into_response() }
-        }
-    };
-    if let Some(rest) = rest {
-        rest.drain().await;
-    }
-    app.guard.answered(&visit, client.as_ref(), method, &mut response);
-    let headers = response.headers_mut();
-    headers.insert("x-memobuild-api-version", HeaderValue::from_static(API_VERSION));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    let (status, took) = (response.status().as_u16(), began.elapsed());
-    app.metrics.answered(route.as_ref().map_or("other", MatchedPath::as_str), method, status, took);
-    span.in_scope(|| tracing::debug!(status, ms = took.as_millis(), "request"));
-    response
-}
-
-fn lent(request: Request) -> (Request, Option<linger::Rest>) {
-    let (parts, body) = request.into_parts();
-    let (body, rest) = linger::lend(body);
-    (Request::from_parts(parts, body), Some(rest))
-}
-
-/// A method as a label: a client may make up any other.
-fn known(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::PUT => "PUT",
-        Method::POST => "POST",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let peer = request.extensions().get::<Peer>().cloned();
+    attend(&app, peer.as_ref(), route, request, |mut request, client| {
+        request.extensions_mut().insert(client);
+        next.run(request)
+    })
+    .await
 }
 
 /// What a path names, taken apart by `parse`.
