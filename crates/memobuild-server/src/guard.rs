@@ -215,13 +215,14 @@ impl Guard {
         let failure = response.extensions().get::<Failure>().cloned();
         let client = client.or(failure.as_ref().and_then(|failure| failure.client.as_deref()));
         let code = failure.as_ref().map(|failure| failure.code);
+        let status = failure.as_ref().map_or(response.status(), |failure| failure.status);
         if let Some(audit) = &self.audit {
             let address = Self::address(visit);
-            let event = event(visit, response.status()).or_else(|| {
+            let event = event(visit, status).or_else(|| {
                 let known = client.filter(|c| matches!(c.how, How::Token | How::Certificate))?;
                 audit.is_new(&known.key(None), address, SEEN_FOR, Instant::now()).then_some("authenticated")
             });
-            let limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            let limited = status == StatusCode::TOO_MANY_REQUESTS;
             let flood = limited.then(|| format!("429 {}", client.map_or_else(String::new, |c| c.key(None))));
             let told = flood.is_some_and(|what| !audit.is_new(&what, address, LIMITED_FOR, Instant::now()));
             if let Some(event) = event.filter(|_| !told) {
@@ -232,7 +233,7 @@ impl Guard {
                     address,
                     method: Some(method),
                     path: Some(&visit.short_path()),
-                    status: Some(response.status().as_u16()),
+                    status: Some(status.as_u16()),
                     error: code,
                     bytes: visit.received.as_ref().map(|bytes| bytes.load(Ordering::Relaxed)),
                     request_id: Some(visit.id()),
@@ -241,12 +242,7 @@ impl Guard {
                 });
             }
         }
-        let told = match code {
-            Some("storage_full") => Some(Event::StorageFull),
-            Some("cas_integrity_failure") => Some(Event::IntegrityFailure),
-            _ => None,
-        };
-        if let Some(event) = told {
+        if let Some(event) = code.and_then(alarm) {
             let name = client.map_or("-", |c| &*c.name);
             self.hooks.send(event, json!({ "client": name, "path": visit.short_path(), "request_id": visit.id() }));
         }
@@ -259,6 +255,15 @@ impl Guard {
 
     fn address(visit: &Visit<'_>) -> Option<std::net::IpAddr> {
         visit.peer.map(|peer| peer.addr.ip().to_canonical())
+    }
+}
+
+/// What webhooks are told about an error.
+pub(crate) fn alarm(code: &str) -> Option<Event> {
+    match code {
+        "storage_full" => Some(Event::StorageFull),
+        "cas_integrity_failure" => Some(Event::IntegrityFailure),
+        _ => None,
     }
 }
 

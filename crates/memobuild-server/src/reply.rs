@@ -70,6 +70,11 @@ impl ApiError {
         self
     }
 
+    /// What logs and webhooks are told of it.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure { status: self.status, code: self.code, client: self.client.clone() }
+    }
+
     /// The status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
@@ -93,17 +98,21 @@ impl ApiError {
 }
 
 /// What failed, for those who see the answer on its way out: an extension of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{code}")]
 pub(crate) struct Failure {
+    /// The answer's own status, or what it would be if it were not gRPC's.
+    pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) client: Option<Box<Client>>,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
+        let failure = self.failure();
         let mut response = json(self.status, &Value::Object(*self.fields));
         response.headers_mut().extend(self.headers);
-        response.extensions_mut().insert(Failure { code: self.code, client: self.client });
+        response.extensions_mut().insert(failure);
         response
     }
 }

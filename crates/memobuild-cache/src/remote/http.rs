@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read as _, Seek as _, Write},
+    sync::OnceLock,
     time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use memobuild_oci::registry::impatient_agent;
+use memobuild_oci::registry::{Certificates, impatient_agent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ureq::{
@@ -32,7 +33,9 @@ const MAX_ANSWER: u64 = 16 << 20;
 
 /// A server that speaks it.
 pub(super) struct Http {
-    agent: Agent,
+    /// Made when first used: that reads the machine's certificates.
+    agent: OnceLock<Result<Agent, String>>,
+    certificates: Certificates,
     base: String,
     authorization: Option<String>,
 }
@@ -69,7 +72,8 @@ struct Sent<'a> {
 impl Http {
     pub(super) fn new(options: &RemoteOptions) -> Self {
         Self {
-            agent: impatient_agent(CONNECT, SILENCE),
+            agent: OnceLock::new(),
+            certificates: options.certificates.clone(),
             base: options.url.trim_end_matches('/').to_owned(),
             authorization: options.token.as_ref().map(|token| format!("Bearer {token}")),
         }
@@ -83,11 +87,16 @@ impl Http {
         }
     }
 
+    fn agent(&self) -> Result<&Agent, RemoteError> {
+        let made = self.agent.get_or_init(|| impatient_agent(&self.certificates, CONNECT, SILENCE));
+        made.as_ref().map_err(|why| RemoteError::Foreign(why.clone()))
+    }
+
     /// The answer, if it is one of this API.
     fn ask(&self, request: ureq::http::Result<Request<impl AsSendBody>>) -> Result<Response<Body>, RemoteError> {
         // What can't be made a request of has an address that is none.
         let request = request.map_err(|e| RemoteError::Foreign(e.to_string()))?;
-        Self::checked(self.agent.run(request).map_err(transport)?)
+        Self::checked(self.agent()?.run(request).map_err(transport)?)
     }
 
     /// An answer, if it is one of this API.
@@ -215,7 +224,7 @@ impl Remote for Http {
             .header("content-length", blob.size)
             .body(SendBody::from_reader(&mut body));
         let request = request.map_err(|e| RemoteError::Foreign(e.to_string()))?;
-        let settings = request.with_agent(&self.agent).configure();
+        let settings = request.with_agent(self.agent()?).configure();
         let request = settings.timeout_recv_response(Some(SETTLED)).timeout_per_read(Some(SETTLED)).build();
         let mut response = Self::checked(request.run().map_err(transport)?)?;
         match response.status().as_u16() {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use memobuild_oci::registry::Certificates;
+
 /// A server of this project, or any cache of the Remote Execution API.
 const SCHEMES: [&str; 4] = ["http://", "https://", "grpc://", "grpcs://"];
 
@@ -12,6 +14,8 @@ pub struct RemoteOptions {
     pub(crate) url: String,
     /// The bearer token, if there is one.
     pub token: Option<String>,
+    /// What the server is trusted by, and shown.
+    pub certificates: Certificates,
     /// Results of RUN steps are shared even if this user has one id only, so that owners are no true ones.
     pub single_owner: bool,
 }
@@ -19,11 +23,12 @@ pub struct RemoteOptions {
 impl fmt::Debug for RemoteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A token has no business in a log.
-        let Self { url, token, single_owner } = self;
+        let Self { url, token, certificates, single_owner } = self;
         let token = token.as_ref().map(|_| "...");
         f.debug_struct("RemoteOptions")
             .field("url", url)
             .field("token", &token)
+            .field("certificates", certificates)
             .field("single_owner", single_owner)
             .finish()
     }
@@ -47,7 +52,7 @@ impl RemoteOptions {
         if host.is_empty() || !rest.chars().all(plain) {
             return Err(format!("{url:?} is no address of a server"));
         }
-        Ok(Self { url: url.to_owned(), token: None, single_owner: false })
+        Ok(Self { url: url.to_owned(), token: None, certificates: Certificates::default(), single_owner: false })
     }
 
     /// Whether it speaks the Remote Execution API.

@@ -241,14 +241,14 @@ impl Target<'_> {
 impl Inner {
     fn agent(&self, host: &str) -> Result<Agent, String> {
         let unchecked = self.is_unchecked(host);
-        let Some(settings) = self.options.host(host).filter(|settings| settings.has_certificates()) else {
+        let Some(settings) = self.options.host(host).filter(|settings| settings.certificates.any()) else {
             return Ok(if unchecked { self.unchecked.clone() } else { self.checked.clone() });
         };
         let mut agents = lock(&self.agents);
         if let Some(agent) = agents.get(host) {
             return Ok(agent.clone());
         }
-        let agent = host_agent(settings, unchecked)?;
+        let agent = host_agent(&settings.certificates, unchecked)?;
         agents.insert(host.to_owned(), agent.clone());
         Ok(agent)
     }
@@ -256,7 +256,7 @@ impl Inner {
     fn is_unchecked(&self, host: &str) -> bool {
         let settings = self.options.host(host);
         // On this machine nobody listens in; but who names an authority wants it to be checked.
-        is_loopback(host) && !settings.is_some_and(|s| s.has_certificates())
+        is_loopback(host) && !settings.is_some_and(|s| s.certificates.any())
             || settings.is_some_and(|s| s.insecure)
             || self.options.insecure.iter().any(|h| h == host)
     }
@@ -271,7 +271,7 @@ impl Inner {
         }
         match settings {
             Some(settings) if settings.http => &["http"],
-            Some(settings) if settings.has_certificates() => &["https"],
+            Some(settings) if settings.certificates.any() => &["https"],
             _ if is_loopback(host) => &["http", "https"],
             _ if self.options.insecure.iter().any(|h| h == host) => &["https", "http"],
             _ => &["https"],

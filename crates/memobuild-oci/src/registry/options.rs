@@ -32,18 +32,25 @@ pub struct HostOptions {
     pub http: bool,
     /// Its certificate is not checked.
     pub insecure: bool,
+    /// What it is trusted by, and shown.
+    pub certificates: Certificates,
+}
+
+/// What a server with TLS is trusted by, and what it is shown. Empty: what the system trusts, and nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificates {
     /// PEM files of authorities that its certificate may come from, besides those that the system trusts.
     pub ca: Vec<PathBuf>,
     /// A PEM file with the certificate (and what leads up to its authority) that it is shown.
-    pub client_certificate: Option<PathBuf>,
+    pub client: Option<PathBuf>,
     /// A PEM file with the key of that certificate; `None`: it is in the same file.
-    pub client_key: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
-impl HostOptions {
-    /// Whether it says anything about certificates, which only https has.
-    pub(super) fn has_certificates(&self) -> bool {
-        !self.ca.is_empty() || self.client_certificate.is_some()
+impl Certificates {
+    /// Whether they say anything, which only TLS can heed.
+    pub(super) fn any(&self) -> bool {
+        !self.ca.is_empty() || self.client.is_some()
     }
 }
 

@@ -9,7 +9,7 @@ use ureq::{
     typestate::AgentScope,
 };
 
-use super::options::HostOptions;
+use super::options::Certificates;
 
 /// Where distributions keep the certificates that they trust.
 const BUNDLES: [&str; 4] = [
@@ -27,8 +27,11 @@ pub(crate) fn agent(unchecked: bool) -> Agent {
 
 /// The same for a server that is not worth waiting for: gives up after so long without a connection, and after so long
 /// without a byte in either direction. It follows no redirects, so that a token goes nowhere else.
-pub fn impatient_agent(connect: Duration, silence: Duration) -> Agent {
-    config(tls(Vec::new(), None, false))
+///
+/// # Errors
+/// A certificate's file that can't be used, by name.
+pub fn impatient_agent(certificates: &Certificates, connect: Duration, silence: Duration) -> Result<Agent, String> {
+    Ok(config(certified(certificates, false)?)
         .max_redirects(0)
         .timeout_resolve(Some(connect))
         .timeout_connect(Some(connect))
@@ -37,7 +40,7 @@ pub fn impatient_agent(connect: Duration, silence: Duration) -> Agent {
         .timeout_per_write(Some(silence))
         .max_idle_connections_per_host(8)
         .build()
-        .new_agent()
+        .new_agent())
 }
 
 /// The same for registries, which follow redirects themselves: each host has settings of its own.
@@ -46,20 +49,20 @@ pub(super) fn registry_agent(unchecked: bool) -> Agent {
 }
 
 /// An agent for one host. The error names the file that can't be used.
-pub(super) fn host_agent(settings: &HostOptions, unchecked: bool) -> Result<Agent, String> {
+pub(super) fn host_agent(certificates: &Certificates, unchecked: bool) -> Result<Agent, String> {
+    Ok(config(certified(certificates, unchecked)?).max_redirects(0).build().new_agent())
+}
+
+fn certified(files: &Certificates, unchecked: bool) -> Result<TlsConfig, String> {
     let mut own = Vec::new();
-    for path in &settings.ca {
-        let found = certificates(&items(path)?);
-        if found.is_empty() {
-            return Err(format!("there is no certificate in {}", path.display()));
-        }
-        own.extend(found);
+    for path in &files.ca {
+        own.extend(some_certificates(path)?);
     }
-    let client = match &settings.client_certificate {
-        Some(path) => Some(client(path, settings.client_key.as_deref())?),
+    let client = match &files.client {
+        Some(path) => Some(client(path, files.key.as_deref())?),
         None => None,
     };
-    Ok(config(tls(own, client, unchecked)).max_redirects(0).build().new_agent())
+    Ok(tls(own, client, unchecked))
 }
 
 fn tls(own: Vec<Certificate<'static>>, client: Option<ClientCert>, unchecked: bool) -> TlsConfig {
@@ -80,16 +83,9 @@ fn config(tls: TlsConfig) -> ConfigBuilder<AgentScope> {
 }
 
 fn client(path: &Path, key: Option<&Path>) -> Result<ClientCert, String> {
-    let mut found = items(path)?;
-    let chain = certificates(&found);
-    if chain.is_empty() {
-        return Err(format!("there is no certificate in {}", path.display()));
-    }
-    if let Some(key) = key {
-        found = items(key)?;
-    }
+    let chain = some_certificates(path)?;
     let key_path = key.unwrap_or(path);
-    let key = found.into_iter().find_map(|item| match item {
+    let key = items(key_path)?.into_iter().find_map(|item| match item {
         PemItem::PrivateKey(key) => Some(key),
         _ => None,
     });
@@ -97,9 +93,17 @@ fn client(path: &Path, key: Option<&Path>) -> Result<ClientCert, String> {
     Ok(ClientCert::new_with_certs(&chain, key))
 }
 
+fn some_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let found = certificates(&items(path)?);
+    if found.is_empty() { Err(format!("there is no certificate in {}", path.display())) } else { Ok(found) }
+}
+
 fn items(path: &Path) -> Result<Vec<PemItem<'static>>, String> {
-    let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(parse_pem(&text).filter_map(Result::ok).collect())
+    Ok(parse_pem(&read(path)?).filter_map(Result::ok).collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn certificates(items: &[PemItem<'static>]) -> Vec<Certificate<'static>> {
@@ -110,20 +114,47 @@ fn certificates(items: &[PemItem<'static>]) -> Vec<Certificate<'static>> {
     items.iter().filter_map(certificate).collect()
 }
 
+fn trusted_files() -> impl Iterator<Item = String> {
+    let file = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
+    file.into_iter().chain(BUNDLES.map(String::from))
+}
+
 /// These, and what is trusted anyway.
 fn roots(mut own: Vec<Certificate<'static>>) -> RootCerts {
-    let file = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
-    let files = file.into_iter().chain(BUNDLES.map(String::from));
-    let trusted = files.filter_map(|file| Some(certificates(&items(Path::new(&file)).ok()?))).find(|c| !c.is_empty());
+    let trusted =
+        trusted_files().filter_map(|file| Some(certificates(&items(Path::new(&file)).ok()?))).find(|c| !c.is_empty());
     own.extend(trusted.unwrap_or_default());
     if own.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(own)) }
 }
 
-/// The certificates that are trusted on this machine, as PEM: those of `SSL_CERT_FILE`, else the system's. For clients of
-/// other protocols than a registry's.
-pub fn trusted_pem() -> Option<Vec<u8>> {
-    let file = std::env::var("SSL_CERT_FILE").ok().filter(|f| !f.is_empty());
-    let files = file.into_iter().chain(BUNDLES.map(String::from));
-    let holds_some = |file: &String| items(Path::new(file)).is_ok_and(|items| !certificates(&items).is_empty());
-    files.filter(holds_some).find_map(|file| std::fs::read(file).ok())
+/// For clients of other protocols than a registry's: as PEM, the authorities that are trusted on this machine, those of
+/// `SSL_CERT_FILE` or else the system's, with `own` before them. `None` if there are none.
+///
+/// # Errors
+/// A file of `own` that can't be used, by name.
+pub fn trusted_pem(own: &Certificates) -> Result<Option<Vec<u8>>, String> {
+    let mut pem = Vec::new();
+    for path in &own.ca {
+        some_certificates(path)?;
+        pem.extend(read(path)?);
+        pem.push(b'\n');
+    }
+    let trusted = trusted_files().find_map(|file| read(Path::new(&file)).ok().filter(|pem| has_some(pem)));
+    pem.extend(trusted.unwrap_or_default());
+    Ok(Some(pem).filter(|pem| !pem.is_empty()))
+}
+
+/// The certificate that a server is shown, and its key, as PEM.
+///
+/// # Errors
+/// A file that can't be used, by name.
+pub fn client_pem(own: &Certificates) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    let Some(path) = &own.client else { return Ok(None) };
+    let key = own.key.as_deref();
+    client(path, key)?;
+    Ok(Some((read(path)?, read(key.unwrap_or(path))?)))
+}
+
+fn has_some(pem: &[u8]) -> bool {
+    parse_pem(pem).any(|item| matches!(item, Ok(PemItem::Certificate(_))))
 }

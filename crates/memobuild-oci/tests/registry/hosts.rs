@@ -79,7 +79,10 @@ fn authorities_and_certificates_of_a_host() {
         return;
     }
     let file = |name: &str| -> PathBuf { dir.join(name) };
-    let ca = |name: &str| HostOptions { ca: vec![file(name)], ..HostOptions::default() };
+    let ca = |name: &str| HostOptions {
+        certificates: Certificates { ca: vec![file(name)], ..Certificates::default() },
+        ..HostOptions::default()
+    };
     let Some(server) = tls(dir, "own-server", None) else { return };
     let host = format!("127.0.0.1:{}", server.port);
 
@@ -112,11 +115,11 @@ fn authorities_and_certificates_of_a_host() {
     // A host that wants to see a certificate.
     let Some(mutual) = tls(dir, "own-server", Some("own")) else { return };
     let host = format!("127.0.0.1:{}", mutual.port);
-    let client = |name: &str| HostOptions {
-        client_certificate: Some(file(&format!("{name}.pem"))),
-        client_key: Some(file(&format!("{name}.key"))),
-        ..ca("own.pem")
+    let shown = |client: PathBuf, key: Option<PathBuf>| HostOptions {
+        certificates: Certificates { client: Some(client), key, ..ca("own.pem").certificates },
+        ..HostOptions::default()
     };
+    let client = |name: &str| shown(file(&format!("{name}.pem")), Some(file(&format!("{name}.key"))));
     put(&with(&host, client("own-client")), &host).unwrap();
     for settings in [ca("own.pem"), client("strange-client")] {
         let error = put(&with(&host, settings), &host).unwrap_err();
@@ -125,7 +128,7 @@ fn authorities_and_certificates_of_a_host() {
     // Both in one file, and a file without a key.
     let both = [fs::read(file("own-client.pem")).unwrap(), fs::read(file("own-client.key")).unwrap()].concat();
     fs::write(file("both.pem"), both).unwrap();
-    let joint = |name: &str| HostOptions { client_certificate: Some(file(name)), ..ca("own.pem") };
+    let joint = |name: &str| shown(file(name), None);
     put(&with(&host, joint("both.pem")), &host).unwrap();
     let error = put(&with(&host, joint("own-client.pem")), &host).unwrap_err();
     assert!(error.to_string().contains("there is no private key in"), "{error}");
@@ -141,7 +144,10 @@ fn plain_http_is_spoken_where_the_settings_say_so() {
         return;
     }
     strict.clear_log();
-    let settings = HostOptions { ca: vec![dir.path().join("own.pem")], ..HostOptions::default() };
+    let settings = HostOptions {
+        certificates: Certificates { ca: vec![dir.path().join("own.pem")], ..Certificates::default() },
+        ..HostOptions::default()
+    };
     let error = put(&with(&strict.host, settings), &strict.host).unwrap_err();
     assert!(error.hint().unwrap().contains("plain http"), "{error}: {:?}", error.hint());
     assert_eq!(strict.log().len(), 0);

@@ -18,6 +18,7 @@ use super::{
     tree::{self, Pages},
 };
 use crate::{
+    guard::alarm,
     metrics::add,
     reply::{ApiError, blocking},
     results::whole,
@@ -79,17 +80,25 @@ impl Service for Cas {
             return Err(Status::invalid_argument(format!("more than {MOST_IN_BATCH} bytes in a batch")));
         }
         let app = self.app.clone();
-        let responses = blocking(move || {
+        let (responses, failures) = blocking(move || {
+            let mut failures = Vec::new();
             let stored = request.requests.into_iter().map(|request| {
                 let digest = request.digest.clone();
-                let status = told(store(&app, function, request));
-                batch_update_blobs_response::Response { digest, status: Some(status) }
+                let stored = store(&app, function, request);
+                failures.extend(stored.as_ref().err().map(ApiError::failure));
+                batch_update_blobs_response::Response { digest, status: Some(told(stored)) }
             });
-            Ok::<_, ApiError>(stored.collect())
+            let stored: Vec<_> = stored.collect();
+            Ok::<_, ApiError>((stored, failures))
         })
         .await
         .map_err(status)?;
-        Ok(Response::new(rex::BatchUpdateBlobsResponse { responses }))
+        let mut response = Response::new(rex::BatchUpdateBlobsResponse { responses });
+        // The call as such went well: logs and webhooks are told of what was worst in it.
+        if let Some(worst) = failures.into_iter().max_by_key(|failure| alarm(failure.code).is_some()) {
+            response.extensions_mut().insert(worst);
+        }
+        Ok(response)
     }
 
     async fn batch_read_blobs(

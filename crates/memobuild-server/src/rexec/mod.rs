@@ -13,7 +13,7 @@ mod slow;
 mod tree;
 mod uploads;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, error::Error as _, sync::Arc};
 
 use axum::{
     Router,
@@ -85,14 +85,32 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// An error as the answer to a call.
 pub(crate) fn refusal(error: ApiError) -> Response {
     let mut response: Response = told(&error).into_http();
-    if let Some(failure) = error.into_response().extensions().get::<Failure>() {
-        response.extensions_mut().insert(failure.clone());
-    }
+    response.extensions_mut().insert(error.failure());
     response
 }
 
+/// An error as calls end with; what the audit log is told of it is inside.
 fn status(error: ApiError) -> Status {
-    told(&error)
+    let mut status = told(&error);
+    status.set_source(Arc::new(error.failure()));
+    status
+}
+
+/// What the audit log and webhooks are told of a call that failed.
+fn failure(status: &Status) -> Failure {
+    if let Some(failure) = status.source().and_then(|source| source.downcast_ref::<Failure>()) {
+        return failure.clone();
+    }
+    let (status, code) = match status.code() {
+        Code::InvalidArgument => (StatusCode::BAD_REQUEST, "invalid_argument"),
+        Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        Code::DeadlineExceeded => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+        Code::Cancelled => (StatusCode::BAD_REQUEST, "cancelled"),
+        Code::OutOfRange => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        Code::Unimplemented => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    Failure { status, code, client: None }
 }
 
 /// What a call is told.
@@ -152,7 +170,10 @@ where
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let request = request.map(|body| Body::new(slow::Slow::new(body, app.config.idle_timeout, app.metrics.clone())));
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(failure) = response.extensions().get::<Status>().map(failure) {
+        response.extensions_mut().insert(failure);
+    }
     // What fails after its first message says so in trailers, and is not counted here.
     if let Some(code) = response.headers().get(Status::GRPC_STATUS) {
         let code = Code::from_bytes(code.as_bytes());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Running, noise};
 
-fn lines(path: &Path) -> Vec<Value> {
+pub fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

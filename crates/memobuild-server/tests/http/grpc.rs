@@ -17,8 +17,10 @@ use prost::Message as _;
 use tonic::{Code, Status, codegen::tokio_stream, transport::Channel};
 
 use crate::{
+    audit,
     bazel::sha256,
     client::{Running, connect, noise},
+    hooks::{SECRET, receiver},
 };
 
 const BLAKE3: i32 = rex::digest_function::Value::Blake3 as i32;
@@ -150,6 +152,50 @@ async fn batches() {
     assert_eq!(error.code(), Code::InvalidArgument);
     let request = rex::FindMissingBlobsRequest { digest_function: 2, ..Default::default() };
     assert_eq!(cas(&server).find_missing_blobs(request).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_webhooks_are_told_what_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit");
+    let (url, told) = receiver(&["200 Yes"]);
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let server = Running::with(|config| {
+        config.security.audit_log = Some(log.clone());
+        config.security.webhooks = vec![url];
+        config.security.webhook_secret = Some(secret);
+    });
+    let (data, other) = (noise(1, 1000), noise(2, 1000));
+    let wrong = rex::Digest { hash: "00".into(), ..digest(&data) };
+    let blobs = [(wrong, data.clone(), 0), (digest(&data), other.clone(), 0), (digest(&other), other.clone(), 0)];
+    put(&server, &blobs, 0).await;
+    let name = format!("uploads/1/blobs/{}/{}", digest(&data).hash, data.len());
+    assert_eq!(write(&server, messages(&name, &other, 0, true)).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(write(&server, messages("nothing", &data, 0, true)).await.unwrap_err().code(), Code::InvalidArgument);
+    let update = rex::UpdateActionResultRequest { action_digest: Some(digest(&data)), ..Default::default() };
+    assert_eq!(results(&server).update_action_result(update).await.unwrap_err().code(), Code::InvalidArgument);
+    write(&server, messages(&name, &data, 0, true)).await.unwrap();
+
+    let of = |line: serde_json::Value| {
+        let call = line["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        serde_json::json!([line["event"], call, line["status"], line["error"]])
+    };
+    let lines: Vec<_> = audit::lines(&log).into_iter().map(of).collect();
+    let refused = |call, code| serde_json::json!(["refusal", call, 400, code]);
+    assert_eq!(
+        lines,
+        [
+            refused("BatchUpdateBlobs", "cas_integrity_failure"),
+            refused("Write", "cas_integrity_failure"),
+            refused("Write", "invalid_path"),
+            refused("UpdateActionResult", "invalid_value"),
+            serde_json::json!(["change", "Write", 200, null]),
+        ]
+    );
+    let event = told.recv_timeout(Duration::from_secs(30)).unwrap().json();
+    assert_eq!(event["event"], "integrity.failure");
+    assert!(event["data"]["path"].as_str().unwrap().ends_with("/BatchUpdateBlobs"), "{event}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

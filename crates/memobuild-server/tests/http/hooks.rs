@@ -11,11 +11,14 @@ use std::{
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 
-use crate::client::Running;
+use crate::{
+    builds::{ID, started, tell},
+    client::Running,
+};
 
-const SECRET: &[u8] = b"a secret of some length";
+pub const SECRET: &[u8] = b"a secret of some length";
 
-struct Received {
+pub struct Received {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -26,7 +29,7 @@ impl Received {
         self.headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -42,7 +45,7 @@ impl Received {
 }
 
 /// Answers with these statuses in turn, the last one for good.
-fn receiver(statuses: &'static [&'static str]) -> (String, Receiver<Received>) {
+pub fn receiver(statuses: &'static [&'static str]) -> (String, Receiver<Received>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook?key=1", listener.local_addr().unwrap());
     let (tell, told) = channel();
@@ -150,6 +153,24 @@ fn a_full_storage_is_told() {
     let reply = server.put(&format!("/record/result:{}", "0".repeat(64)), record.as_bytes());
     assert_eq!((reply.status, reply.error()), (507, "storage_full".into()));
     assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap().json()["event"], "storage.full");
+}
+
+#[test]
+fn the_end_of_a_build_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, told) = receiver(&["200 Yes"]);
+    let server = server(&dir, vec![url]);
+    let end =
+        serde_json::json!({ "event": "build_finished", "ok": true, "duration_ms": 30, "cached": 0, "executed": 3 });
+    let all = serde_json::json!({ "build": ID, "seq": 0, "name": "app:1", "events": [started(), end] });
+    for _ in 0..2 {
+        assert_eq!(tell(&server, &all).status, 200);
+    }
+    let json = told.recv_timeout(Duration::from_secs(30)).unwrap().json();
+    assert_eq!((&json["event"], &json["data"]["name"]), (&"build.finished".into(), &"app:1".into()));
+    assert_eq!((&json["data"]["id"], &json["data"]["state"]), (&ID.into(), &"succeeded".into()), "{json}");
+    counted(&server, "memobuild_webhook_deliveries_total{result=\"delivered\"} 1");
+    assert!(told.try_recv().is_err());
 }
 
 #[test]

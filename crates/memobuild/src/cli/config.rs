@@ -8,7 +8,7 @@ use std::{
 use memobuild_engine::RemoteOptions;
 use memobuild_oci::{
     reference::Reference,
-    registry::{HostOptions, Login, RegistryOptions},
+    registry::{Certificates, HostOptions, Login, RegistryOptions},
 };
 use serde::Deserialize;
 
@@ -24,12 +24,14 @@ struct File {
     remote: Server,
 }
 
-/// `[remote]`: the server that builds share results with.
+/// `[remote]`: the server that builds share results with. Certificates are as a registry has them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Server {
     url: Option<String>,
     single_owner: bool,
+    ca: Vec<PathBuf>,
+    keypair: Vec<KeyPair>,
 }
 
 /// `[registry."HOST"]`, as buildkitd's configuration has it.
@@ -79,9 +81,9 @@ fn read(path: &Path, must: bool) -> Result<File, Failure> {
 
 /// The server that results are shared with: `flag`, else `MEMOBUILD_REMOTE_URL`, else the file's. An empty one is none.
 pub(crate) fn remote(flag: Option<&str>) -> Result<Option<RemoteOptions>, Failure> {
-    let file = match path() {
-        Some((path, must)) => read(&path, must)?.remote,
-        None => Server::default(),
+    let (file, dir) = match path() {
+        Some((path, must)) => (read(&path, must)?.remote, directory(&path)),
+        None => Default::default(),
     };
     // Unlike other variables, this one set to nothing says something: it goes before the file.
     let (url, from) = match (flag, std::env::var("MEMOBUILD_REMOTE_URL").ok()) {
@@ -94,6 +96,7 @@ pub(crate) fn remote(flag: Option<&str>) -> Result<Option<RemoteOptions>, Failur
     }
     let mut options = RemoteOptions::new(&url).map_err(|why| Failure::usage(format!("{from}: {why}")))?;
     options.single_owner = file.single_owner;
+    options.certificates = certificates("remote", file.ca, file.keypair, &dir)?;
     options.token = remote_token();
     Ok(Some(options))
 }
@@ -108,7 +111,7 @@ pub(crate) fn remote_token() -> Option<String> {
 pub(crate) fn registries() -> Result<RegistryOptions, Failure> {
     let file = match path() {
         Some((path, must)) => {
-            let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            let dir = directory(&path);
             read(&path, must)?.registry.into_iter().map(|(name, host)| options(name, host, &dir)).collect()
         }
         None => Ok(BTreeMap::new()),
@@ -119,14 +122,22 @@ pub(crate) fn registries() -> Result<RegistryOptions, Failure> {
 /// Paths in the file are meant from its directory.
 fn options(name: String, host: Host, dir: &Path) -> Result<(String, HostOptions), Failure> {
     let Host { mirrors, http, insecure, ca, keypair } = host;
+    let certificates = certificates(&format!("registry.{name:?}"), ca, keypair, dir)?;
+    Ok((name, HostOptions { mirrors, http, insecure, certificates }))
+}
+
+fn certificates(table: &str, ca: Vec<PathBuf>, keypair: Vec<KeyPair>, dir: &Path) -> Result<Certificates, Failure> {
     let pair = match <[KeyPair; 1]>::try_from(keypair) {
         Ok([pair]) => Some(pair),
         Err(none) if none.is_empty() => None,
-        Err(_) => return Err(Failure::usage(format!("[registry.{name:?}]: one keypair is expected"))),
+        Err(_) => return Err(Failure::usage(format!("[{table}]: one keypair is expected"))),
     };
-    let (client_certificate, client_key) = pair.map(|p| (dir.join(p.cert), dir.join(p.key))).unzip();
-    let ca = ca.iter().map(|path| dir.join(path)).collect();
-    Ok((name, HostOptions { mirrors, http, insecure, ca, client_certificate, client_key }))
+    let (client, key) = pair.map(|p| (dir.join(p.cert), dir.join(p.key))).unzip();
+    Ok(Certificates { ca: ca.iter().map(|path| dir.join(path)).collect(), client, key })
+}
+
+fn directory(file: &Path) -> PathBuf {
+    file.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// `MEMOBUILD_TOKEN` for `MEMOBUILD_REGISTRY`: `USER:PASSWORD`, or a bearer token.
@@ -168,15 +179,18 @@ mod tests {
         assert_eq!(hosts["docker.io"].mirrors, ["m.example/hub"]);
         let host = &hosts["r.example:5000"];
         assert!(host.http && host.insecure);
-        assert_eq!(host.ca, [PathBuf::from("/c/ca.pem"), "/etc/x.pem".into()]);
-        assert_eq!(host.client_key, Some("/c/k.pem".into()));
+        assert_eq!(host.certificates.ca, [PathBuf::from("/c/ca.pem"), "/etc/x.pem".into()]);
+        assert_eq!(host.certificates.key, Some("/c/k.pem".into()));
     }
 
     #[test]
     fn a_server() {
-        let file: File = toml::from_str("[remote]\nurl = \"http://h:1\"\nsingle-owner = true\n").unwrap();
+        let file: File =
+            toml::from_str("[remote]\nurl = \"http://h:1\"\nsingle-owner = true\nca = [\"a.pem\"]\n").unwrap();
         assert_eq!(file.remote.url.as_deref(), Some("http://h:1"));
         assert!(file.remote.single_owner);
+        let certificates = certificates("remote", file.remote.ca, file.remote.keypair, Path::new("/c")).unwrap();
+        assert_eq!(certificates.ca, [PathBuf::from("/c/a.pem")]);
         assert!(toml::from_str::<File>("[remote]\ntoken = \"x\"\n").is_err());
     }
 

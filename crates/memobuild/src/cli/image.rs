@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memobuild_cache::{Importer, Place, RemoteCache, RemoteOptions};
+use memobuild_cache::{Importer, Place, RemoteCache};
 use memobuild_image::Platform;
 use memobuild_observe::FailureKind;
 use memobuild_oci::{
@@ -121,9 +121,8 @@ fn join_caches(store: &Store, image: &StoredImage, registries: &Registries) -> V
         (store.add_upstream(importer.clone()), store.add_provider(importer))
     };
     let ask = |url: &str| {
-        let mut options = RemoteOptions::new(url).ok()?;
-        options.token = config::remote_token();
         // Without it the command says what it lacks.
+        let options = config::remote(Some(url)).ok()??;
         let server = Arc::new(RemoteCache::new(&options, Vec::new(), store, |_| ()));
         Some((store.add_upstream(server.clone()), store.add_provider(server)))
     };

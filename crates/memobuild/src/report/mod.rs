@@ -17,7 +17,7 @@ use std::{
 };
 
 use memobuild_observe::{Observer, TraceEvent};
-use memobuild_oci::registry::impatient_agent;
+use memobuild_oci::registry::{Certificates, impatient_agent};
 use queue::{Queue, Taken};
 use ureq::Agent;
 
@@ -39,6 +39,8 @@ pub(crate) struct Destination {
     pub(crate) url: String,
     /// A bearer token.
     pub(crate) token: Option<String>,
+    /// What the server is trusted by, and shown.
+    pub(crate) certificates: Certificates,
 }
 
 impl Destination {
@@ -51,7 +53,8 @@ impl Destination {
         }
         // USER:PASSWORD is a registry's.
         let token = token.map(str::trim).filter(|token| !token.contains(':') && !token.chars().any(char::is_control));
-        Some(Self { url: url.to_owned(), token: token.map(str::to_owned) })
+        let certificates = Certificates::default();
+        Some(Self { url: url.to_owned(), token: token.map(str::to_owned), certificates })
     }
 }
 
@@ -99,10 +102,13 @@ impl Observer for Reporter {
 /// The thread's work: until the queue is closed and empty.
 fn tell(to: &Destination, name: &str, queue: &Queue) -> Result<(), String> {
     let id = new_id().map_err(|error| format!("no number can be made up for it: {error}"))?;
-    let mut agent = None;
+    let mut agent: Option<Agent> = None;
     let mut pauses = PAUSES.into_iter();
     while let Some(Taken { first, events }) = queue.take() {
-        let agent = agent.get_or_insert_with(|| impatient_agent(CONNECT, SILENCE));
+        let agent = match &agent {
+            Some(agent) => agent,
+            None => agent.insert(impatient_agent(&to.certificates, CONNECT, SILENCE)?),
+        };
         let body = wire::body(&id, name, first, events);
         loop {
             match post(agent, to, &body) {

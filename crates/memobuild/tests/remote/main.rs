@@ -13,6 +13,7 @@ mod server;
 mod sharing;
 #[path = "../memos/support.rs"]
 mod support;
+mod tls;
 
 use std::{fs, path::PathBuf};
 

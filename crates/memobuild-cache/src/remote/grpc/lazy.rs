@@ -18,9 +18,7 @@ impl Lazy {
     }
 
     fn client(&self) -> Result<&Grpc, RemoteError> {
-        let made = self.client.get_or_init(|| {
-            Grpc::new(self.options.url(), self.options.token.as_deref()).map_err(|error| error.to_string())
-        });
+        let made = self.client.get_or_init(|| Grpc::new(&self.options).map_err(|error| error.to_string()));
         made.as_ref().map_err(|error| RemoteError::Foreign(error.clone()))
     }
 }

@@ -17,12 +17,12 @@ use bazel_remote_apis::build::bazel::remote::execution::v2::{
     self as rex, action_cache_client::ActionCacheClient, capabilities_client::CapabilitiesClient,
     content_addressable_storage_client::ContentAddressableStorageClient,
 };
-use memobuild_oci::registry::trusted_pem;
+use memobuild_oci::registry::{client_pem, trusted_pem};
 use tokio::runtime::{Handle, Runtime};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 pub(super) use self::lazy::Lazy;
@@ -30,7 +30,7 @@ use self::{
     encoding::{Item, Kind, action, digest},
     status::{failed, is_missing},
 };
-use super::{Blob, MAX_VALUE, Put, RecordName, Remote, RemoteError};
+use super::{Blob, MAX_VALUE, Put, RecordName, Remote, RemoteError, RemoteOptions};
 
 /// The longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -68,8 +68,9 @@ impl Grpc {
     /// A server at `grpc://HOST:PORT`, or `grpcs://` with TLS; a path is the name of the instance. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`RemoteError::Foreign`] for an address or a token that can't be used, [`RemoteError::Local`] without a thread.
-    fn new(url: &str, token: Option<&str>) -> Result<Self, RemoteError> {
+    /// [`RemoteError::Foreign`] for an address, a token or certificates that can't be used, [`RemoteError::Local`] without a thread.
+    fn new(options: &RemoteOptions) -> Result<Self, RemoteError> {
+        let RemoteOptions { url, token, certificates, .. } = options;
         let wrong = |what: &dyn std::fmt::Display| RemoteError::Foreign(format!("{url:?} can't be used: {what}"));
         let (tls, rest) = match (url.strip_prefix("grpc://"), url.strip_prefix("grpcs://")) {
             (Some(rest), _) => (false, rest),
@@ -87,13 +88,16 @@ impl Grpc {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
         if tls {
-            let tls = match trusted_pem() {
+            let mut tls = match trusted_pem(certificates).map_err(RemoteError::Foreign)? {
                 Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
                 None => ClientTlsConfig::new().with_webpki_roots(),
             };
+            if let Some((certificate, key)) = client_pem(certificates).map_err(RemoteError::Foreign)? {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
             endpoint = endpoint.tls_config(tls).map_err(|e| wrong(&e))?;
         }
-        let authorization = token.map(|token| format!("Bearer {token}").parse()).transpose();
+        let authorization = token.as_ref().map(|token| format!("Bearer {token}").parse()).transpose();
         let authorization = authorization.map_err(|_| RemoteError::Foreign("the token can't be sent".into()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -136,13 +136,18 @@ fn works(remote: &Grpc, seed: u64) {
     assert_eq!((items.len(), &items[..3]), (encoding::LIST_ITEMS, [vec![30], vec![39], vec![38]].as_slice()));
 }
 
+fn open(url: &str, token: Option<&str>) -> Result<Grpc, RemoteError> {
+    let options = RemoteOptions::new("grpc://none").map_err(RemoteError::Foreign)?;
+    Grpc::new(&RemoteOptions { url: url.to_owned(), token: token.map(str::to_owned), ..options })
+}
+
 #[test]
 fn this_projects_server() {
     let server = Running::with(|_, _| ());
-    let remote = Grpc::new(&server.url(), None).unwrap();
+    let remote = open(&server.url(), None).unwrap();
     works(&remote, 0);
     // Another instance has other records and the same blobs.
-    let other = Grpc::new(&format!("{}/a/b/", server.url()), None).unwrap();
+    let other = open(&format!("{}/a/b/", server.url()), None).unwrap();
     assert_eq!(other.record(&name(1)).unwrap(), None);
     assert_eq!(fetch(&other, &blob(&noise(2, 1000))).unwrap(), noise(2, 1000));
     works(&other, 100);
@@ -151,7 +156,7 @@ fn this_projects_server() {
 #[test]
 fn many_threads_use_one() {
     let server = Running::with(|_, _| ());
-    let remote = Grpc::new(&server.url(), None).unwrap();
+    let remote = open(&server.url(), None).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let remote = &remote;
@@ -174,19 +179,19 @@ fn tokens_go_along() {
         tokens = vec![add_token(&file, "r", Scope::Read).unwrap(), add_token(&file, "w", Scope::Write).unwrap()];
         config.tokens = Some(file);
     });
-    let with = |token: Option<&str>| Grpc::new(&server.url(), token).unwrap();
+    let with = |token: Option<&str>| open(&server.url(), token).unwrap();
     assert!(matches!(with(None).record(&name(1)), Err(RemoteError::Unauthorized { with_token: false, .. })));
     assert!(matches!(with(Some("mb_no")).record(&name(1)), Err(RemoteError::Unauthorized { with_token: true, .. })));
     assert_eq!(with(Some(&tokens[0])).record(&name(1)).unwrap(), None);
     assert!(matches!(send(&with(Some(&tokens[0])), b"x"), Err(RemoteError::Forbidden(_))));
     send(&with(Some(&tokens[1])), b"x").unwrap();
-    assert!(Grpc::new(&server.url(), Some("a\nb")).is_err());
+    assert!(open(&server.url(), Some("a\nb")).is_err());
 }
 
 #[test]
 fn a_list_loses_what_its_server_lost() {
     let server = Running::with(|_, _| ());
-    let remote = Grpc::new(&server.url(), None).unwrap();
+    let remote = open(&server.url(), None).unwrap();
     let one = send(&remote, b"one").unwrap();
     let two = send(&remote, b"two").unwrap();
     remote.list_add(&name(1), b"1", &[one]).unwrap();
@@ -204,22 +209,22 @@ fn a_list_loses_what_its_server_lost() {
 fn nobody_there_and_somebody_else() {
     let port = free_port();
     let begun = Instant::now();
-    let nobody = Grpc::new(&format!("grpc://127.0.0.1:{port}"), None).unwrap();
+    let nobody = open(&format!("grpc://127.0.0.1:{port}"), None).unwrap();
     let error = nobody.record(&name(1)).unwrap_err();
     assert!(matches!(&error, RemoteError::Unreachable(_)), "{error:?}");
     // One that does not speak TLS.
     let server = Running::with(|_, _| ());
-    let plain = Grpc::new(&format!("grpcs://{}", server.addr), None).unwrap();
+    let plain = open(&format!("grpcs://{}", server.addr), None).unwrap();
     let error = plain.record(&name(1)).unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     // One that takes connections and says nothing. Generous: only an endless wait is wrong.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = Grpc::new(&format!("grpc://{}", listener.local_addr().unwrap()), None).unwrap();
+    let silent = open(&format!("grpc://{}", listener.local_addr().unwrap()), None).unwrap();
     let error = silent.record(&name(1)).unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(120));
     for wrong in ["http://h", "grpc://", "grpc://h h", "grpcs:///x", "grpc://a:b:c"] {
-        assert!(Grpc::new(wrong, None).is_err(), "{wrong}");
+        assert!(open(wrong, None).is_err(), "{wrong}");
     }
 }
 
@@ -265,5 +270,5 @@ fn buildgrid() {
         assert!(server.0.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60), "{}", log());
         std::thread::sleep(Duration::from_millis(100));
     }
-    works(&Grpc::new(&format!("grpc://127.0.0.1:{port}"), None).unwrap(), 0);
+    works(&open(&format!("grpc://127.0.0.1:{port}"), None).unwrap(), 0);
 }

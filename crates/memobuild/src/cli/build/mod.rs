@@ -44,11 +44,10 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let loads = request::loads(&args);
     let reports = !args.no_report;
     let request = request::from_args(args)?;
-    let told = request
-        .remote
-        .as_ref()
-        .filter(|_| reports)
-        .and_then(|remote| reporting::Destination::new(remote.url(), remote.token.as_deref()));
+    let told = request.remote.as_ref().filter(|_| reports).and_then(|remote| {
+        let to = reporting::Destination::new(remote.url(), remote.token.as_deref())?;
+        Some(reporting::Destination { certificates: remote.certificates.clone(), ..to })
+    });
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
     if dry_run {
