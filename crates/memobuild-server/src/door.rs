@@ -1,5 +1,5 @@
 //! Where a connection's requests come in: most go to the table of routes. What is asked by far the most, whether a blob is
-//! there and what is in it, takes a short way past it, which costs half as much.
+//! there and what is in it, takes a short way past it.
 
 use std::{convert::Infallible, sync::Arc};
 
