@@ -144,6 +144,7 @@ permissions() {
     umask 022
 
     mode_is 700 "$dir/cache" || return 1
+    mode_is 700 "$dir/data" || return 1
     mode_is 600 "$dir/tokens" || return 1
     mode_is 600 "$dir/audit" || return 1
     ! grep -qF "$token" "$dir/tokens" "$dir/audit" "$dir/log" || { say "the token itself is in a file"; return 1; }
@@ -155,13 +156,13 @@ permissions() {
         echo >"$dir/control"
         chmod 666 "$dir/control"
         if [ "$(reached_by_others <<<"$dir/control")" = "$dir/control" ]; then
-            reached=$( (find "$dir/cache"; printf '%s\n' "$dir/tokens" "$dir/audit") | reached_by_others)
+            reached=$( (find "$dir/cache" "$dir/data"; printf '%s\n' "$dir/tokens" "$dir/audit") | reached_by_others)
             [ -z "$reached" ] || { say "others reach:"; say "$reached"; return 1; }
             tried=", tried as nobody"
         fi
     fi
-    say "0700 around $count files of a cache ($open of them guarded by that alone), 0600 for tokens and audit log$tried;" \
-        "the server's data directory has what the umask left, $(stat -c %a "$dir/data")"
+    say "0700 around $count files of a cache ($open of them guarded by that alone) and a server's data," \
+        "0600 for tokens and audit log$tried"
 }
 
 part advisories advisories

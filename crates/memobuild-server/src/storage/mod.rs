@@ -14,7 +14,7 @@ mod rows;
 mod shared;
 mod waiting;
 
-use std::{io::Read, sync::Arc, time::Duration};
+use std::{fs::DirBuilder, io::Read, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 pub use checked::CheckedWriter;
@@ -200,4 +200,10 @@ pub struct Usage {
     pub bytes: u64,
     /// The most bytes that there may be.
     pub max_bytes: Option<u64>,
+}
+
+/// Makes a directory, and those above it, that only the server's user may look into: where one was before, it stays as it
+/// is.
+fn make_dir(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StorageError::io("create", path))
 }

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use super::{Inner, index::Index, now};
 use crate::{
     BlobId,
-    storage::{BlobWriter, Committed, Result, StorageError},
+    storage::{BlobWriter, Committed, Result, StorageError, make_dir},
 };
 
 /// Where a blob is; the first two digits spread blobs over directories.
@@ -103,8 +103,7 @@ pub(super) fn create_dirs(dir: &Path) -> Result<()> {
     for kind in ["blobs", "layers"] {
         let kind = dir.join(kind);
         for fan in 0..=u8::MAX {
-            let path = kind.join(format!("{fan:02x}"));
-            fs::create_dir_all(&path).map_err(StorageError::io("create", &path))?;
+            make_dir(&kind.join(format!("{fan:02x}")))?;
         }
         sync_dir(&kind)?;
     }

@@ -35,6 +35,7 @@ use space::Space;
 
 use super::{
     AtOnce, BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+    make_dir,
     rows::{Table, Used, record_size},
 };
 use crate::{BlobId, RecordKey};
@@ -69,7 +70,7 @@ impl DiskStorage {
     /// [`StorageError::InUse`] if another process has it open, [`StorageError::Format`] if it is of an unknown version.
     pub fn open(dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
         let tmp = dir.join("tmp");
-        fs::create_dir_all(&tmp).map_err(StorageError::io("create", &tmp))?;
+        make_dir(&tmp)?;
         let lock = lock(dir)?;
         check_format(dir)?;
         blob::empty(&tmp)?;

@@ -27,7 +27,7 @@ use objects::Objects;
 use uses::Uses;
 
 use super::{
-    BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage,
+    BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage, make_dir,
     postgres::Postgres,
     rows::{Table, Used, record_size},
     waiting::Waiting,
@@ -78,7 +78,7 @@ impl SharedStorage {
 
     fn with(objects: Objects, metadata: Box<dyn Metadata>, dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
         let spool = dir.join("spool");
-        std::fs::create_dir_all(&spool).map_err(StorageError::io("create", &spool))?;
+        make_dir(&spool)?;
         objects.belong_to(&metadata.identity()?, metadata.usage()?.blobs == 0)?;
         let storage = Self { inner: Arc::new(Inner { objects, metadata, uses: Uses::default(), spool, max_bytes }) };
         // The cap may be lower than last time.
