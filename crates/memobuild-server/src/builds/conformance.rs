@@ -125,7 +125,7 @@ fn a_build_is_kept_as_it_was_told(new: New<'_>) {
 
     // The next build has the step from the cache.
     tell(builds, 2, T0 + 1000, json!([plan(), { "event": "node_cached", "step": 1 }]));
-    assert_eq!(detail(builds, 2).build.saved_ms, 400.0);
+    assert_eq!(self::detail(builds, 2).build.saved_ms, 400.0);
     let sums = builds.analytics(T0 - 86_400_000, T0 + 1000).unwrap();
     assert_eq!((sums.totals.builds, sums.totals.succeeded, sums.running), (2, 1, 1));
     assert_eq!((sums.totals.cached, sums.totals.executed, sums.totals.hit_rate()), (1, 1, Some(0.5)));

@@ -26,7 +26,7 @@ pub(crate) struct Seen {
     /// Builds that changed lately, by number: their revisions.
     revisions: HashMap<i64, i64>,
     /// When it was; `None` before the first one.
-    at: Option<i64>,
+    pub(super) at: Option<i64>,
 }
 
 /// Looks. Of a build that was not seen lately it is said that all of it may have changed.
