@@ -34,7 +34,7 @@ use crate::{
     patience::Patient,
     peer::Peer,
     routes::{self, App},
-    storage::{self, Database, Storage},
+    storage::{self, Storage},
     stream::Stream,
 };
 
@@ -269,25 +269,16 @@ fn reload_on_hangup(reloader: Reloader) -> Result<(), ServerError> {
 impl Kept {
     fn open(config: &Config) -> storage::Result<Self> {
         let (storage, database) = storage::open(config)?;
-        let (builds, followed) = open_builds(config, database)?;
+        let followed = database.map(|database| Arc::new(PostgresBuilds::new(database, config.builds)));
+        // In the database that servers share, or else beside the blobs.
+        let builds: Arc<dyn Builds> = match followed.clone() {
+            Some(builds) => builds,
+            None => Arc::new(SqliteBuilds::open(&config.data_dir.join("builds.sqlite"), config.builds)?),
+        };
         // Those that grew too old while no server ran.
         builds.prune(builds.now()?)?;
         Ok(Self { storage, builds, followed })
     }
-}
-
-/// Builds stand in the database that servers share, or else beside the blobs.
-fn open_builds(
-    config: &Config,
-    database: Option<Database>,
-) -> storage::Result<(Arc<dyn Builds>, Option<Arc<PostgresBuilds>>)> {
-    Ok(match database {
-        Some(database) => {
-            let builds = Arc::new(PostgresBuilds::new(database, config.builds));
-            (builds.clone(), Some(builds))
-        }
-        None => (Arc::new(SqliteBuilds::open(&config.data_dir.join("builds.sqlite"), config.builds)?), None),
-    })
 }
 
 /// As many files as this process may have.

@@ -1,4 +1,4 @@
-//! Builds in SQLite: `builds.sqlite` in the data directory. All SQL about builds is here.
+//! Builds in SQLite: `builds.sqlite` in the data directory. All SQL about builds in it is here.
 
 use std::{
     path::Path,

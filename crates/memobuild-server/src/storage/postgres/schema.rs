@@ -47,7 +47,7 @@ CREATE TABLE names (
 );
 CREATE INDEX names_by_blob ON names (kind, digest);
 ", "
--- Builds that clients tell of, and their times, are in milliseconds since 1970 by the database's clock.
+-- Builds that clients tell of. Their times are milliseconds since 1970, by the database's clock again.
 CREATE FUNCTION milliseconds() RETURNS bigint LANGUAGE sql AS
     $$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 -- revision: grows with each batch. replaced: the one that brought the plan.
