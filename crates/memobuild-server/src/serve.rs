@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use tokio::{
 use crate::{
     Config, Reloader, ServerError,
     auth::Auth,
-    builds::{self, Builds, Limits, Live, SqliteBuilds},
+    builds::{Builds, Live, PostgresBuilds, SqliteBuilds, follow},
     door::Door,
     guard::Guard,
     metrics::{Metrics, add},
@@ -92,6 +91,16 @@ pub struct Server {
     listener: TcpListener,
     addr: SocketAddr,
     app: Arc<App>,
+    /// Where other servers take events too.
+    followed: Option<Arc<PostgresBuilds>>,
+}
+
+/// What is kept, of whichever kind.
+struct Kept {
+    storage: Arc<dyn Storage>,
+    builds: Arc<dyn Builds>,
+    /// The same, if other servers have them too.
+    followed: Option<Arc<PostgresBuilds>>,
 }
 
 impl Server {
@@ -108,29 +117,22 @@ impl Server {
             return Err(ServerError::Open(config.listen));
         }
         let wanted = config.clone();
-        let storage = tokio::task::spawn_blocking(move || storage::open(&wanted))
+        let kept = tokio::task::spawn_blocking(move || Kept::open(&wanted))
             .await
             .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        let (path, limits) = (config.data_dir.join("builds.sqlite"), config.builds);
-        let builds = tokio::task::spawn_blocking(move || open_builds(&path, limits))
-            .await
-            .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
-        Self::with_storage(config, auth, storage, Arc::new(builds)).await
+        Self::with(config, auth, kept).await
     }
 
-    async fn with_storage(
-        config: Config,
-        auth: Auth,
-        storage: Arc<dyn Storage>,
-        builds: Arc<dyn Builds>,
-    ) -> Result<Self, ServerError> {
+    async fn with(config: Config, auth: Auth, kept: Kept) -> Result<Self, ServerError> {
+        let Kept { storage, builds, followed } = kept;
         let guard = Guard::open(&config.security)?;
         let addr = config.listen;
         let listening = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
-        let (metrics, live) = (Arc::new(Metrics::default()), Live::default());
-        Ok(Self { listener, addr, app: Arc::new(App { config, auth, storage, metrics, guard, builds, live }) })
+        let (metrics, live) = (Arc::new(Metrics::default()), Arc::new(Live::new(followed.is_some())));
+        let app = Arc::new(App { config, auth, storage, metrics, guard, builds, live });
+        Ok(Self { listener, addr, app, followed })
     }
 
     /// Where it listens: with the port that was chosen.
@@ -145,7 +147,10 @@ impl Server {
 
     /// Serves until `stop` is done and requests under way are finished, or were given their time.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, app, .. } = self;
+        let Self { listener, app, followed, .. } = self;
+        if let Some(builds) = followed {
+            tokio::spawn(follow(builds, app.live.clone()));
+        }
         let router = routes::router(app.clone());
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(most_connections(app.config.max_connections, file_limit())));
@@ -255,11 +260,19 @@ fn reload_on_hangup(reloader: Reloader) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Opens the database of builds, without those that grew too old while no server ran.
-fn open_builds(path: &Path, limits: Limits) -> crate::storage::Result<SqliteBuilds> {
-    let builds = SqliteBuilds::open(path, limits)?;
-    builds.prune(builds::now())?;
-    Ok(builds)
+impl Kept {
+    fn open(config: &Config) -> storage::Result<Self> {
+        let (storage, database) = storage::open(config)?;
+        let followed = database.map(|database| Arc::new(PostgresBuilds::new(database, config.builds)));
+        // In the database that servers share, or else beside the blobs.
+        let builds: Arc<dyn Builds> = match followed.clone() {
+            Some(builds) => builds,
+            None => Arc::new(SqliteBuilds::open(&config.data_dir.join("builds.sqlite"), config.builds)?),
+        };
+        // Those that grew too old while no server ran.
+        builds.prune(builds.now()?)?;
+        Ok(Self { storage, builds, followed })
+    }
 }
 
 /// As many files as this process may have.

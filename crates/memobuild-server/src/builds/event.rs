@@ -266,10 +266,10 @@ fn event(value: Value) -> Result<Event, BatchError> {
             *mode = line(mode, LONGEST_NAME);
             *why = line(why, LONGEST_LABEL);
         }
-        Event::NodeExecuting { reason, .. } => cut(reason, LONGEST_MESSAGE),
+        Event::NodeExecuting { reason, .. } => lines(reason, LONGEST_MESSAGE),
         Event::NodeDone { message, duration_ms, .. } => {
             if let Some(message) = message {
-                cut(message, LONGEST_MESSAGE);
+                lines(message, LONGEST_MESSAGE);
             }
             *duration_ms = duration(*duration_ms)?;
         }
@@ -279,7 +279,7 @@ fn event(value: Value) -> Result<Event, BatchError> {
                 return Err(BatchError::Value("a layer has a digest sha256:... and a size in bytes".into()));
             }
         }
-        Event::Warning { message } | Event::Error { message } => cut(message, LONGEST_MESSAGE),
+        Event::Warning { message } | Event::Error { message } => lines(message, LONGEST_MESSAGE),
         Event::BuildFinished { duration_ms, .. } => *duration_ms = duration(*duration_ms)?,
         Event::NodeCached { .. } | Event::NodeOutput { .. } | Event::Counted(_) | Event::Unknown => {}
     }
@@ -323,6 +323,12 @@ fn cut(text: &mut String, longest: usize) {
         text.truncate(end);
         text.push('…');
     }
+}
+
+/// As lines. PostgreSQL keeps no text with a NUL in it.
+fn lines(text: &mut String, longest: usize) {
+    cut(text, longest);
+    text.retain(|c| c != '\0');
 }
 
 /// As one line without control characters.
@@ -387,5 +393,11 @@ mod tests {
         let taken = batch(json!([{ "event": "build_started", "steps": [{ "id": 1, "label": long }] }])).unwrap();
         let Some(Event::BuildStarted { steps }) = taken.events.first() else { panic!("{taken:?}") };
         assert!(steps[0].label.len() <= LONGEST_LABEL + 3 && steps[0].label.ends_with('…'));
+    }
+
+    #[test]
+    fn texts_are_such_that_any_database_keeps_them() {
+        let taken = batch(json!([{ "event": "warning", "message": "a\0b\nc" }])).unwrap();
+        assert_eq!(taken.events, [Event::Warning { message: "ab\nc".into() }]);
     }
 }

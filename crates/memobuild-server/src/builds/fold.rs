@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Batch, Build, BuildState, Counts, Layer, Step, StepState,
+    Batch, Build, BuildState, Change, Counts, Layer, Output, Step, StepState,
     event::{Counted, Event, Outcome, PlannedStep},
     model::Steps,
 };
@@ -51,7 +51,8 @@ impl Fold {
         now: i64,
         mut known: impl FnMut(&What) -> Result<Option<f64>, E>,
     ) -> Result<(), E> {
-        self.build.updated = now;
+        // A clock that was set back, or of another server, does not make what is newer look older.
+        self.build.updated = self.build.updated.max(now);
         if let Some(name) = batch.name.as_ref().filter(|_| self.build.name.is_empty()) {
             self.build.name.clone_from(name);
         }
@@ -68,6 +69,14 @@ impl Fold {
         }
         self.sum();
         Ok(())
+    }
+
+    /// What it comes to, once it is kept. `before`: the state that the build had; `logs`: ends of the outputs that grew.
+    pub(super) fn into_change(self, before: BuildState, logs: Vec<Output>) -> Change {
+        let Self { build, mut steps, changed, replaced, .. } = self;
+        let ended = before == BuildState::Running && build.state != BuildState::Running;
+        let steps = changed.iter().filter_map(|id| steps.remove(id)).collect();
+        Change { build, steps, replaced, logs, ended }
     }
 
     fn event<E>(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::{BuildId, Change};
 
@@ -32,6 +32,10 @@ pub(crate) struct Live {
     sender: broadcast::Sender<Arc<Told>>,
     slots: Arc<Semaphore>,
     closed: watch::Sender<bool>,
+    /// Somebody came to watch, or something was taken.
+    stirred: Notify,
+    /// What is told is found in a database, see `follow.rs`.
+    follows: bool,
 }
 
 /// One who watches.
@@ -43,21 +47,24 @@ pub(crate) struct Watcher {
     _slot: OwnedSemaphorePermit,
 }
 
-impl Default for Live {
-    fn default() -> Self {
+impl Live {
+    /// `follows`: other servers take events too, and what is told is what [`super::follow`] finds.
+    pub(crate) fn new(follows: bool) -> Self {
         Self {
             sender: broadcast::Sender::new(QUEUE),
             slots: Arc::new(Semaphore::new(MOST_WATCHERS)),
             closed: watch::Sender::new(false),
+            stirred: Notify::new(),
+            follows,
         }
     }
-}
 
-impl Live {
     /// A place to watch from; `None` if all are taken.
     pub(crate) fn watch(&self) -> Option<Watcher> {
         let slot = self.slots.clone().try_acquire_owned().ok()?;
-        Some(Watcher { changes: self.sender.subscribe(), closed: self.closed.subscribe(), _slot: slot })
+        let watcher = Watcher { changes: self.sender.subscribe(), closed: self.closed(), _slot: slot };
+        self.stirred.notify_one();
+        Some(watcher)
     }
 
     /// How many watch.
@@ -65,8 +72,27 @@ impl Live {
         (MOST_WATCHERS - self.slots.available_permits()) as u64
     }
 
+    /// This server took something, which is to be told. Never waits.
+    pub(crate) fn taken(&self, change: &Change) {
+        if self.follows {
+            self.stirred.notify_one();
+        } else {
+            self.tell(change);
+        }
+    }
+
+    /// Waits until somebody comes to watch, or something is taken. For one who waits only.
+    pub(super) async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
+    /// Becomes true when the server ends.
+    pub(super) fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
     /// Tells what changed. Never waits.
-    pub(crate) fn tell(&self, change: &Change) {
+    pub(super) fn tell(&self, change: &Change) {
         if self.sender.receiver_count() == 0 {
             return;
         }

@@ -4,21 +4,29 @@
 //! over many, and what changed, for those who watch (`live.rs`). Called by the routes. What it never does: trust a client
 //! about sizes, ids or the time. Times are this server's own; durations are the client's.
 //!
-//! Events are folded into rows by code that knows no database (`fold.rs`); [`SqliteBuilds`] keeps the rows.
+//! Events are folded into rows by code that knows no database (`fold.rs`). [`SqliteBuilds`] keeps the rows of one server,
+//! [`PostgresBuilds`] those of all that share a storage; what is the same in both is in `rows.rs`.
 
+#[cfg(test)]
+mod conformance;
 mod event;
 mod fold;
+mod follow;
 mod live;
 mod model;
+mod postgres;
+mod rows;
 mod sqlite;
 mod text;
 
 pub use event::{Batch, BatchError, Counted, Event, Outcome, PlannedStep};
+pub(crate) use follow::follow;
 pub(crate) use live::{Live, Watcher};
 pub use model::{
     Analytics, Build, BuildId, BuildState, Change, Counts, Day, Detail, Layer, LayerUse, Output, Step, StepState,
     Totals,
 };
+pub(crate) use postgres::PostgresBuilds;
 pub use sqlite::SqliteBuilds;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,6 +35,12 @@ use crate::storage::Result;
 
 /// Keeps builds. The functions block, as those of [`crate::Storage`] do.
 pub trait Builds: Send + Sync + 'static {
+    /// Milliseconds since 1970, by the clock that all have who keep builds here: what the other functions take as `now`.
+    fn now(&self) -> Result<i64> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Takes events of a build, which begins with the first of them. `client`: the name of the token that sent them.
     /// `now`: milliseconds since 1970. Events that were taken before (by their number) change nothing.
     fn take(&self, batch: &Batch, client: &str, now: i64) -> Result<Change>;
@@ -65,12 +79,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { age: Duration::from_secs(90 * 86_400), builds: 10_000, bytes: 1 << 30 }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A build that is silent for this long, in milliseconds, counts as lost: clients send something every 15 seconds.

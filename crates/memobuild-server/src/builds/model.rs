@@ -234,6 +234,14 @@ pub struct Detail {
     pub layers: Vec<Layer>,
 }
 
+impl Detail {
+    /// Out of its parts.
+    pub(super) fn new(mut build: Build, steps: Steps, logs: Vec<Output>, layers: Vec<Layer>) -> Self {
+        let (sandbox, warnings) = (build.sandbox.take(), std::mem::take(&mut build.warnings));
+        Self { build, sandbox, warnings, plan: steps.into_values().collect(), logs, layers }
+    }
+}
+
 /// What a batch of events changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {

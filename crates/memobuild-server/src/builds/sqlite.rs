@@ -1,4 +1,4 @@
-//! Builds in SQLite: `builds.sqlite` in the data directory. All SQL about builds is here.
+//! Builds in SQLite: `builds.sqlite` in the data directory. All SQL about builds in it is here.
 
 use std::{
     path::Path,
@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params, types::Type};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{
-    Analytics, BUILD_LOG, Batch, Build, BuildId, BuildState, Builds, Change, Counts, Day, Detail, LOST_AFTER, Layer,
-    LayerUse, Limits, Output, STEP_LOG, Step, StepState, Totals,
+    Analytics, BUILD_LOG, Batch, Build, BuildId, Builds, Change, Counts, Day, Detail, LOST_AFTER, LayerUse, Limits,
+    Output, Step,
     fold::{Fold, What},
     model::Steps,
-    text,
+    rows::{self, BUILD, PRUNE_EVERY, STEP, Tail},
 };
-use crate::storage::Result;
+use crate::storage::{Result, signed};
 
 /// Raised when a table changes; what another version wrote is left where it is and not read.
 const VERSION: i64 = 1;
@@ -55,16 +55,6 @@ CREATE INDEX layers_by_size ON layers (size);
 CREATE TABLE durations (what BLOB PRIMARY KEY, ms REAL NOT NULL, learnt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX durations_by_age ON durations (learnt);
 ";
-
-/// The columns of a build, in the order in which [`build`] reads them.
-const BUILD: &str = "number, id, name, client, state, started, updated, duration_ms, total, ended, running, cached,
-    executed, failed, saved_ms, error, sandbox, warnings, next";
-
-/// Builds that begin between two looks at what is too old or too much.
-const PRUNE_EVERY: u32 = 50;
-
-/// What is sent to those who watch of an output that grew, in bytes.
-const LIVE_TAIL: usize = 16 << 10;
 
 /// Builds in a database of this machine.
 pub struct SqliteBuilds {
@@ -115,8 +105,7 @@ impl Builds for SqliteBuilds {
             Some(before) => before,
             None => insert(&tx, &batch.build, client, now)?,
         };
-        let was_running = before.state == BuildState::Running;
-        let steps = steps(&tx, before.number)?;
+        let (state, steps) = (before.state, steps(&tx, before.number)?);
         let mut fold = Fold::new(before, steps);
         fold.apply(batch, now, |what| known(&tx, what))?;
         let logs = write(&tx, &fold, now)?;
@@ -125,10 +114,7 @@ impl Builds for SqliteBuilds {
         if is_new && self.begun.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY == PRUNE_EVERY - 1 {
             self.prune(now)?;
         }
-        let Fold { build, mut steps, changed, replaced, .. } = fold;
-        let ended = was_running && build.state != BuildState::Running;
-        let steps = changed.iter().filter_map(|id| steps.remove(id)).collect();
-        Ok(Change { build, steps, replaced, logs, ended })
+        Ok(fold.into_change(state, logs))
     }
 
     fn list(&self, before: Option<i64>, most: usize, now: i64) -> Result<Vec<Build>> {
@@ -136,9 +122,9 @@ impl Builds for SqliteBuilds {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(&sql)?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![before.unwrap_or(i64::MAX), most], build)?;
-        let mut builds: Vec<Build> = rows.collect::<rusqlite::Result<_>>()?;
-        builds.iter_mut().for_each(|build| lose(build, now));
+        let rows = statement.query_and_then(params![before.unwrap_or(i64::MAX), most], |row| rows::build(row))?;
+        let mut builds: Vec<Build> = rows.collect::<Result<_>>()?;
+        builds.iter_mut().for_each(|build| rows::lose(build, now));
         Ok(builds)
     }
 
@@ -147,21 +133,19 @@ impl Builds for SqliteBuilds {
         // One view of all tables.
         let tx = connection.transaction()?;
         let Some(mut build) = find(&tx, id)? else { return Ok(None) };
-        lose(&mut build, now);
+        rows::lose(&mut build, now);
         let steps = steps(&tx, build.number)?;
         let logs = logs(&tx, build.number)?;
         let mut statement = tx.prepare_cached("SELECT digest, size FROM layers WHERE build = ?1 ORDER BY size DESC")?;
-        let layers = statement
-            .query_map([build.number], |row| Ok(Layer { digest: row.get(0)?, size: unsigned(row.get(1)?) }))?
-            .collect::<rusqlite::Result<_>>()?;
-        let (sandbox, warnings) = (build.sandbox.take(), std::mem::take(&mut build.warnings));
-        Ok(Some(Detail { build, sandbox, warnings, plan: steps.into_values().collect(), logs, layers }))
+        let layers = statement.query_and_then([build.number], |row| rows::layer(row))?.collect::<Result<_>>()?;
+        Ok(Some(Detail::new(build, steps, logs, layers)))
     }
 
     fn newest(&self) -> Result<Option<BuildId>> {
         let connection = self.connection();
         let sql = "SELECT id FROM builds ORDER BY number DESC LIMIT 1";
-        Ok(connection.prepare_cached(sql)?.query_row([], |row| build_id(row, 0)).optional()?)
+        let mut statement = connection.prepare_cached(sql)?;
+        statement.query_and_then([], |row| rows::build_id(row, 0))?.next().transpose()
     }
 
     fn analytics(&self, since: i64, now: i64) -> Result<Analytics> {
@@ -170,54 +154,25 @@ impl Builds for SqliteBuilds {
                    sum(cached), sum(executed + failed), sum(saved_ms), sum(coalesce(duration_ms, 0))
                    FROM builds WHERE started >= ?1 GROUP BY 1 ORDER BY 1";
         let mut statement = connection.prepare_cached(sql)?;
-        let day = |row: &Row<'_>| {
-            let totals = Totals {
-                builds: unsigned(row.get(1)?),
-                succeeded: unsigned(row.get(2)?),
-                failed: unsigned(row.get(3)?),
-                cached: unsigned(row.get(4)?),
-                executed: unsigned(row.get(5)?),
-                saved_ms: row.get(6)?,
-                duration_ms: row.get(7)?,
-            };
-            Ok(Day { day: row.get(0)?, totals })
-        };
-        let days: Vec<Day> = statement.query_map([since], day)?.collect::<rusqlite::Result<_>>()?;
-        let mut totals = Totals::default();
-        for Day { totals: day, .. } in &days {
-            totals.builds += day.builds;
-            totals.succeeded += day.succeeded;
-            totals.failed += day.failed;
-            totals.cached += day.cached;
-            totals.executed += day.executed;
-            totals.saved_ms += day.saved_ms;
-            totals.duration_ms += day.duration_ms;
-        }
+        let days: Vec<Day> = statement.query_and_then([since], |row| rows::day(row))?.collect::<Result<_>>()?;
         let sql = "SELECT count(*) FROM builds WHERE state = 'running' AND updated >= ?1";
-        let running = connection.prepare_cached(sql)?.query_row([now - LOST_AFTER], |row| row.get(0))?;
-        Ok(Analytics { totals, days, running: unsigned(running) })
+        let running: u32 = connection.prepare_cached(sql)?.query_row([now - LOST_AFTER], |row| row.get(0))?;
+        Ok(rows::analytics(days, running.into()))
     }
 
     fn layers(&self, most: usize) -> Result<Vec<LayerUse>> {
         let connection = self.connection();
         // With max() the other columns are those of the row that has it.
-        let sql = "SELECT digest, size, count(*), max(build), id, name FROM layers JOIN builds ON build = number
+        let sql = "SELECT digest, size, count(*), id, name, max(build) FROM layers JOIN builds ON build = number
                    GROUP BY digest ORDER BY size DESC, digest LIMIT ?1";
         let mut statement = connection.prepare_cached(sql)?;
-        let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-            Ok(LayerUse {
-                layer: Layer { digest: row.get(0)?, size: unsigned(row.get(1)?) },
-                builds: unsigned(row.get(2)?),
-                build: build_id(row, 4)?,
-                name: row.get(5)?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let rows = statement.query_and_then([i64::try_from(most).unwrap_or(i64::MAX)], |row| rows::layer_use(row))?;
+        rows.collect()
     }
 
     fn prune(&self, now: i64) -> Result<u64> {
-        let Limits { age, builds, bytes } = self.limits;
-        let oldest = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let Limits { builds, bytes, .. } = self.limits;
+        let oldest = rows::oldest(&self.limits, now);
         let mut connection = self.connection();
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut removed = tx.execute("DELETE FROM builds WHERE updated < ?1", [oldest])?;
@@ -236,7 +191,8 @@ impl Builds for SqliteBuilds {
 
 fn find(connection: &Connection, id: &BuildId) -> Result<Option<Build>> {
     let sql = format!("SELECT {BUILD} FROM builds WHERE id = ?1");
-    Ok(connection.prepare_cached(&sql)?.query_row([id.as_str()], build).optional()?)
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_and_then([id.as_str()], |row| rows::build(row))?.next().transpose()
 }
 
 fn insert(tx: &Transaction<'_>, id: &BuildId, client: &str, now: i64) -> Result<Build> {
@@ -244,14 +200,9 @@ fn insert(tx: &Transaction<'_>, id: &BuildId, client: &str, now: i64) -> Result<
         "INSERT INTO builds (id, name, client, state, started, updated, total, ended, running, cached, executed, failed,
          saved_ms, warnings, next) VALUES (?1, '', ?2, 'running', ?3, ?3, 0, 0, 0, 0, 0, 0, 0, '[]', 0) RETURNING {BUILD}"
     );
-    Ok(tx.prepare_cached(&sql)?.query_row(params![id.as_str(), client, now], build)?)
-}
-
-/// A client that said nothing for too long will hardly come back; if it does, the build goes on.
-fn lose(build: &mut Build, now: i64) {
-    if build.state == BuildState::Running && build.updated < now - LOST_AFTER {
-        build.state = BuildState::Lost;
-    }
+    let mut statement = tx.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![id.as_str(), client, now])?;
+    rows::build(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
 }
 
 /// Writes what changed; gives the ends of the outputs that grew.
@@ -262,20 +213,18 @@ fn write(tx: &Transaction<'_>, fold: &Fold, now: i64) -> Result<Vec<Output>> {
             tx.prepare_cached(&format!("DELETE FROM {table} WHERE build = ?1"))?.execute([number])?;
         }
     }
-    let mut statement = tx.prepare_cached(
-        "INSERT OR REPLACE INTO steps (build, step, label, stage, line, inputs, state, reason, again, began, duration_ms,
-         saved_ms, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "INSERT OR REPLACE INTO steps (build, {STEP}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+    ))?;
     for step in fold.changed.iter().filter_map(|id| fold.steps.get(id)) {
-        let inputs = serde_json::Value::from(step.inputs.clone()).to_string();
-        let Step { id, label, stage, line, state, reason, again, began, duration_ms, saved_ms, message, .. } = step;
+        let Step { id, label, stage, line, inputs, state, reason, again, began, duration_ms, saved_ms, message } = step;
         statement.execute(params![
             number,
             id,
             label,
             stage,
             line,
-            inputs,
+            rows::list(inputs),
             state.name(),
             reason,
             again,
@@ -296,15 +245,12 @@ fn write(tx: &Transaction<'_>, fold: &Fold, now: i64) -> Result<Vec<Output>> {
     drop(statement);
     let logs = append(tx, fold)?;
     let Build { name, state, updated, duration_ms, steps, saved_ms, error, sandbox, warnings, .. } = &fold.build;
-    let warnings = serde_json::Value::from(warnings.clone()).to_string();
+    let warnings = rows::list(warnings);
     let Counts { total, ended, running, cached, executed, failed } = *steps;
-    // About what its rows take.
-    let texts: usize =
-        fold.steps.values().map(|step| 200 + step.label.len() + step.message.as_ref().map_or(0, String::len)).sum();
     let logged: i64 = tx
         .prepare_cached("SELECT coalesce(sum(length(tail)), 0) FROM logs WHERE build = ?1")?
         .query_row([number], |row| row.get(0))?;
-    let bytes = 500 + signed(texts as u64) + logged;
+    let bytes = rows::weight(fold) + logged;
     tx.prepare_cached(
         "UPDATE builds SET name = ?2, state = ?3, updated = ?4, duration_ms = ?5, total = ?6, ended = ?7, running = ?8,
          cached = ?9, executed = ?10, failed = ?11, saved_ms = ?12, error = ?13, sandbox = ?14, warnings = ?15, next = ?16,
@@ -320,29 +266,18 @@ fn write(tx: &Transaction<'_>, fold: &Fold, now: i64) -> Result<Vec<Output>> {
 /// Adds output to the ends that are kept, and keeps them within bounds.
 fn append(tx: &Transaction<'_>, fold: &Fold) -> Result<Vec<Output>> {
     let number = fold.build.number;
-    let mut grown = std::collections::BTreeMap::<u32, Vec<u8>>::new();
-    for (step, bytes) in &fold.output {
-        grown.entry(*step).or_default().extend_from_slice(bytes);
-    }
     let mut outputs = Vec::new();
-    for (step, more) in grown {
+    for (step, more) in rows::written(fold) {
         let sql = "SELECT tail, cut FROM logs WHERE build = ?1 AND step = ?2";
-        let old = tx.prepare_cached(sql)?.query_row(params![number, step], |row| Ok((row.get(0)?, row.get(1)?)));
-        let (mut tail, mut cut): (Vec<u8>, bool) = old.optional()?.unwrap_or_default();
-        tail.extend(more);
-        if tail.len() > STEP_LOG {
-            // From the begin of a line, if one is near.
-            let from = tail.len() - STEP_LOG;
-            let line = tail.get(from..).and_then(|rest| rest.iter().take(1000).position(|b| *b == b'\n'));
-            tail.drain(..from + line.map_or(0, |at| at + 1));
-            cut = true;
-        }
+        let old = tx
+            .prepare_cached(sql)?
+            .query_row(params![number, step], |row| Ok(Tail { bytes: row.get(0)?, cut: row.get(1)? }));
+        let mut tail = old.optional()?.unwrap_or_default();
+        tail.grow(&more);
         let sql = "INSERT OR REPLACE INTO logs (build, step, tail, cut, at)
                    VALUES (?1, ?2, ?3, ?4, (SELECT coalesce(max(at), 0) + 1 FROM logs WHERE build = ?1))";
-        tx.prepare_cached(sql)?.execute(params![number, step, tail, cut])?;
-        let shown = text::readable(&tail);
-        let (end, shorter) = text::tail(&shown, LIVE_TAIL);
-        outputs.push(Output { step, text: end.to_owned(), cut: cut || shorter });
+        tx.prepare_cached(sql)?.execute(params![number, step, tail.bytes, tail.cut])?;
+        outputs.push(tail.told(step));
     }
     if !outputs.is_empty() {
         let sql = "UPDATE logs SET tail = x'', cut = 1 WHERE build = ?1 AND step IN (
@@ -361,80 +296,14 @@ fn known(connection: &Connection, what: &What) -> Result<Option<f64>> {
 }
 
 fn steps(connection: &Connection, number: i64) -> Result<Steps> {
-    let sql = "SELECT step, label, stage, line, inputs, state, reason, again, began, duration_ms, saved_ms, message
-               FROM steps WHERE build = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([number], |row| {
-        let inputs: String = row.get(4)?;
-        let state: String = row.get(5)?;
-        Ok(Step {
-            id: row.get(0)?,
-            label: row.get(1)?,
-            stage: row.get(2)?,
-            line: row.get(3)?,
-            inputs: serde_json::from_str(&inputs).map_err(|e| bad(4, e))?,
-            state: StepState::of(&state).ok_or_else(|| bad(5, format!("state {state}")))?,
-            reason: row.get(6)?,
-            again: row.get(7)?,
-            began: row.get(8)?,
-            duration_ms: row.get(9)?,
-            saved_ms: row.get(10)?,
-            message: row.get(11)?,
-        })
-    })?;
-    Ok(rows.map(|row| row.map(|step: Step| (step.id, step))).collect::<rusqlite::Result<_>>()?)
+    let mut statement = connection.prepare_cached(&format!("SELECT {STEP} FROM steps WHERE build = ?1"))?;
+    let rows = statement.query_and_then([number], |row| rows::step(row))?;
+    rows.map(|row| row.map(|step| (step.id, step))).collect()
 }
 
 fn logs(connection: &Connection, number: i64) -> Result<Vec<Output>> {
     let mut statement = connection.prepare_cached("SELECT step, tail, cut FROM logs WHERE build = ?1 ORDER BY step")?;
-    let rows = statement.query_map([number], |row| {
-        let tail: Vec<u8> = row.get(1)?;
-        Ok(Output { step: row.get(0)?, text: text::readable(&tail), cut: row.get(2)? })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
-    let (state, warnings): (String, String) = (row.get(4)?, row.get(17)?);
-    Ok(Build {
-        number: row.get(0)?,
-        id: build_id(row, 1)?,
-        name: row.get(2)?,
-        client: row.get(3)?,
-        state: BuildState::of(&state).ok_or_else(|| bad(4, format!("state {state}")))?,
-        started: row.get(5)?,
-        updated: row.get(6)?,
-        duration_ms: row.get(7)?,
-        steps: Counts {
-            total: unsigned(row.get(8)?),
-            ended: unsigned(row.get(9)?),
-            running: unsigned(row.get(10)?),
-            cached: unsigned(row.get(11)?),
-            executed: unsigned(row.get(12)?),
-            failed: unsigned(row.get(13)?),
-        },
-        saved_ms: row.get(14)?,
-        error: row.get(15)?,
-        sandbox: row.get(16)?,
-        warnings: serde_json::from_str(&warnings).map_err(|e| bad(17, e))?,
-        next: unsigned(row.get(18)?),
-    })
-}
-
-fn build_id(row: &Row<'_>, at: usize) -> rusqlite::Result<BuildId> {
-    row.get::<_, String>(at)?.parse().map_err(|e| bad(at, e))
-}
-
-fn bad(at: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into())
-}
-
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn unsigned(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
+    statement.query_and_then([number], |row| rows::output(row))?.collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
     schemas::ErrorBody,
 };
 use crate::{
-    builds::{Totals, now},
+    builds::Totals,
     reply::{ApiError, blocking},
 };
 
@@ -24,12 +24,14 @@ const DAY: i64 = 86_400_000;
     responses((status = 200, description = "Sums", body = Object), (status = 400, description = "What came is not what this takes", body = ErrorBody)))]
 pub(super) async fn analytics(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let days = Query::parse(&uri, &["days"])?.number("days", 1..=3650)?.unwrap_or(30);
-    let now = now();
-    // Whole days: the first one is not cut.
-    let since = (now.div_euclid(DAY) - (days - 1)) * DAY;
     let (builds, storage) = (app.builds.clone(), app.storage.clone());
-    let (analytics, usage) =
-        blocking(move || Ok::<_, ApiError>((builds.analytics(since, now)?, storage.usage()?))).await?;
+    let (now, analytics, usage) = blocking(move || {
+        let now = builds.now()?;
+        // Whole days: the first one is not cut.
+        let since = (now.div_euclid(DAY) - (days - 1)) * DAY;
+        Ok::<_, ApiError>((now, builds.analytics(since, now)?, storage.usage()?))
+    })
+    .await?;
     let mut by_day = Vec::new();
     for day in &analytics.days {
         let mut shown = with_rate(to_value(day)?, &day.totals);

@@ -16,7 +16,7 @@ use super::{
     schemas::{ErrorBody, Taken},
 };
 use crate::{
-    builds::{Batch, BatchError, BuildId, Detail, now},
+    builds::{Batch, BatchError, BuildId, Detail},
     peer::Client,
     reply::{self, ApiError, blocking},
     webhooks::Event,
@@ -68,10 +68,10 @@ async fn take(app: Arc<App>, request: Request, parse: fn(&[u8]) -> Result<Batch,
     let builds = app.builds.clone();
     let change = blocking(move || {
         let batch = parse(&body)?;
-        Ok::<_, ApiError>(builds.take(&batch, &client, now())?)
+        Ok::<_, ApiError>(builds.take(&batch, &client, builds.now()?)?)
     })
     .await?;
-    app.live.tell(&change);
+    app.live.taken(&change);
     if change.ended {
         app.guard.hooks.send(Event::BuildFinished, to_value(&change.build)?);
     }
@@ -89,8 +89,12 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let before = query.number("before", 0..=i64::MAX)?;
     let limit = query.number("limit", 1..=LARGEST_PAGE as i64)?;
     let limit = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(PAGE);
-    let (builds, now) = (app.builds.clone(), now());
-    let list = blocking(move || builds.list(before, limit, now)).await?;
+    let builds = app.builds.clone();
+    let (now, list) = blocking(move || {
+        let now = builds.now()?;
+        Ok::<_, ApiError>((now, builds.list(before, limit, now)?))
+    })
+    .await?;
     // A page that is not full is the last one.
     let next = list.last().filter(|_| list.len() == limit).map(|last| last.number);
     answer(&json!({ "now": now, "builds": to_value(&list)?, "next": next }))
@@ -101,8 +105,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     responses((status = 200, description = "The build", body = Object), (status = 404, description = "No such build", body = ErrorBody)))]
 pub(super) async fn get(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Answer {
     let Path(text) = name.map_err(|_| ApiError::bad("invalid_path", "the path is not valid UTF-8"))?;
-    let now = now();
-    let mut shown = to_value(&detail(&app, text.parse()?, now).await?)?;
+    let (now, detail) = detail(&app, text.parse()?).await?;
+    let mut shown = to_value(&detail)?;
     if let Value::Object(fields) = &mut shown {
         fields.insert("now".into(), now.into());
     }
@@ -121,16 +125,21 @@ pub(super) async fn get_dag(State(app): State<Arc<App>>, uri: Uri) -> Answer {
             blocking(move || builds.newest()).await?.ok_or_else(|| ApiError::not_found("build"))?
         }
     };
-    let Detail { build, plan, .. } = detail(&app, id, now()).await?;
+    let (_, Detail { build, plan, .. }) = detail(&app, id).await?;
     let node = |step: &crate::builds::Step| json!({ "id": step.id, "label": step.label, "stage": step.stage, "state": step.state });
     let nodes: Vec<Value> = plan.iter().map(node).collect();
     let edges: Vec<[u32; 2]> = plan.iter().flat_map(|step| step.inputs.iter().map(|input| [*input, step.id])).collect();
     answer(&json!({ "build": build.id, "nodes": nodes, "edges": edges }))
 }
 
-async fn detail(app: &App, id: BuildId, now: i64) -> Result<Detail, ApiError> {
+/// A build, and when it is.
+async fn detail(app: &App, id: BuildId) -> Result<(i64, Detail), ApiError> {
     let builds = app.builds.clone();
-    blocking(move || builds.get(&id, now)).await?.ok_or_else(|| ApiError::not_found("build"))
+    blocking(move || {
+        let now = builds.now()?;
+        Ok::<_, ApiError>((now, builds.get(&id, now)?.ok_or_else(|| ApiError::not_found("build"))?))
+    })
+    .await
 }
 
 pub(super) fn to_value(value: &impl Serialize) -> Result<Value, ApiError> {

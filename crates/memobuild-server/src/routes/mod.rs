@@ -51,7 +51,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: Guard,
     pub(crate) builds: Arc<dyn Builds>,
-    pub(crate) live: Live,
+    pub(crate) live: Arc<Live>,
 }
 
 impl App {

@@ -31,11 +31,12 @@ type Case = (&'static str, fn(New<'_>));
 
 /// All of them, one after the other.
 pub(super) fn all(new: New<'_>) {
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         ("blobs", blobs),
         ("a long blob", a_long_blob),
         ("the first record stays", the_first_record_stays_and_needs_its_blobs),
         ("lists", lists_are_bounded_and_newest_first),
+        ("slots", a_slot_has_the_last_value_and_only_that),
         ("least recently used", what_was_not_used_for_longest_goes_with_the_records_that_name_it),
         ("given up", a_writer_that_is_given_up_leaves_nothing),
         ("one of many is first", one_of_many_is_first),
@@ -166,6 +167,42 @@ fn lists_are_bounded_and_newest_first(new: New<'_>) {
     bed.counted();
     assert_eq!(storage.record(&key(1)).unwrap(), None);
     assert_eq!(storage.list(&key(2)).unwrap(), []);
+}
+
+fn a_slot_has_the_last_value_and_only_that(new: New<'_>) {
+    let bed = new(None);
+    let storage = bed.storage();
+    let (first, _) = put(storage, b"first").unwrap();
+    let (second, _) = put(storage, b"second").unwrap();
+    let value = |n: u8, blobs: &[BlobId]| Record { value: vec![n; 1000], blobs: blobs.to_vec() };
+    assert_eq!(storage.slot(&key(1)).unwrap(), None);
+    assert_eq!(storage.slot_put(&key(1), &value(1, &[first])).unwrap(), []);
+    let one = storage.usage().unwrap();
+    assert_eq!(storage.slot(&key(1)).unwrap(), Some(value(1, &[first])));
+    // One that can't be there leaves the other.
+    let absent = BlobId::Content(ContentDigest::of(b"absent"));
+    assert_eq!(storage.slot_put(&key(1), &value(2, &[absent, second])).unwrap(), [absent]);
+    assert_eq!(storage.slot(&key(1)).unwrap(), Some(value(1, &[first])));
+    for record in [value(2, &[second]), value(1, &[first]), value(1, &[first]), value(2, &[second])] {
+        assert_eq!(storage.slot_put(&key(1), &record).unwrap(), []);
+        assert_eq!(storage.slot(&key(1)).unwrap(), Some(record));
+        assert_eq!(storage.usage().unwrap(), one, "what was replaced takes no room");
+    }
+    assert_eq!(storage.slot(&key(2)).unwrap(), None);
+    at_once(|n| assert_eq!(storage.slot_put(&key(1), &value(n, &[])).unwrap(), []));
+    let last = storage.slot(&key(1)).unwrap().unwrap();
+    assert!((0..8).any(|n| last == value(n, &[])));
+    // Only what the last value names is used with it.
+    assert_eq!(storage.slot_put(&key(1), &value(9, &[second])).unwrap(), []);
+    assert_eq!(storage.usage().unwrap().records, 1);
+    bed.age(first, 100);
+    bed.age(second, 100);
+    storage.slot(&key(1)).unwrap();
+    storage.flush().unwrap();
+    storage.gc(Some(Duration::from_secs(50))).unwrap();
+    assert_eq!(storage.blobs_missing(&[first, second]).unwrap(), [first]);
+    assert_eq!(storage.slot(&key(1)).unwrap(), Some(value(9, &[second])));
+    bed.counted();
 }
 
 fn what_was_not_used_for_longest_goes_with_the_records_that_name_it(new: New<'_>) {

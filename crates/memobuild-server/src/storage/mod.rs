@@ -20,6 +20,10 @@ use axum::body::Bytes;
 pub use checked::CheckedWriter;
 pub use disk::DiskStorage;
 pub use error::StorageError;
+pub(crate) use postgres::Database;
+#[cfg(test)]
+pub(crate) use postgres::testing;
+pub(crate) use rows::{signed, unsigned};
 pub use shared::SharedStorage;
 
 use crate::{BlobId, Config, RecordKey};
@@ -99,15 +103,18 @@ pub trait Storage: Send + Sync + 'static {
     fn flush(&self) -> Result<()>;
 }
 
-/// Opens the storage that a server is configured with.
+/// Opens the storage that a server is configured with; gives the database too, if several servers share one.
 ///
 /// # Errors
 /// [`StorageError::Address`] for two places that don't go together, and what opening either storage gives.
-pub fn open(config: &Config) -> Result<Arc<dyn Storage>> {
+pub(crate) fn open(config: &Config) -> Result<(Arc<dyn Storage>, Option<Database>)> {
     let (dir, max_size) = (&config.data_dir, config.max_size);
     match (&config.storage, &config.metadata) {
-        (None, None) => Ok(Arc::new(DiskStorage::open(dir, max_size)?)),
-        (Some(storage), Some(metadata)) => Ok(Arc::new(SharedStorage::open(storage, metadata, dir, max_size)?)),
+        (None, None) => Ok((Arc::new(DiskStorage::open(dir, max_size)?), None)),
+        (Some(storage), Some(metadata)) => {
+            let (storage, database) = SharedStorage::open(storage, metadata, dir, max_size)?;
+            Ok((Arc::new(storage), Some(database)))
+        }
         (Some(what), None) => Err(StorageError::Address {
             what: what.clone(),
             reason: "blobs in an object store need a database beside it (--metadata postgres://...)".into(),

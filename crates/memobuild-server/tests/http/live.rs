@@ -2,61 +2,27 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use memobuild_server::{Scope, add_token};
-use serde_json::{Value, json};
-use tungstenite::{
-    Message, WebSocket, client::IntoClientRequest as _, handshake::client::Request, protocol::CloseFrame,
-};
+use serde_json::json;
+use tungstenite::{Message, protocol::CloseFrame};
 
 use crate::{
     builds::{ID, started, tell},
     client::{Running, connect},
+    socket::{self, Socket, next, watch},
 };
 
-fn request(server: &Running, headers: &[(&'static str, &str)]) -> Request {
-    let mut request = format!("ws://{}/ws", server.addr).into_client_request().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    request
-}
-
-/// A socket, or the status of the refusal.
-fn open(server: &Running, headers: &[(&'static str, &str)]) -> Result<WebSocket<TcpStream>, u16> {
-    match tungstenite::client::client(request(server, headers), connect(server.addr)) {
-        Ok((socket, response)) => {
-            assert_eq!(response.headers()["x-memobuild-api-version"], "1.0");
-            Ok(socket)
-        }
-        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
-            Err(response.status().as_u16())
-        }
-        Err(other) => panic!("{other}"),
-    }
-}
-
-/// The next message; pings are answered on the way.
-fn next(socket: &mut WebSocket<TcpStream>) -> Value {
-    loop {
-        if let Message::Text(text) = socket.read().unwrap() {
-            return serde_json::from_str(&text).unwrap();
-        }
-    }
-}
-
-fn watch(socket: &mut WebSocket<TcpStream>, id: Option<&str>) {
-    socket.send(Message::text(json!({ "watch": id }).to_string())).unwrap();
-    assert_eq!(next(socket), json!({ "type": "watching", "build": id }));
+fn open(server: &Running, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
+    socket::open(server.addr, headers)
 }
 
 /// How a socket was closed.
-fn closed(socket: &mut WebSocket<TcpStream>) -> Option<CloseFrame> {
+fn closed(socket: &mut Socket) -> Option<CloseFrame> {
     loop {
         match socket.read() {
             Ok(Message::Close(frame)) => return frame,
@@ -128,7 +94,8 @@ fn who_may_watch() {
     let offered = format!("memobuild.v1, bearer.{token}");
     // Pages behind a proxy have another name than the server: the token is enough.
     let headers = [("sec-websocket-protocol", offered.as_str()), ("origin", "https://cache.example")];
-    let (_, response) = tungstenite::client::client(request(&server, &headers), connect(server.addr)).unwrap();
+    let (_, response) =
+        tungstenite::client::client(socket::request(server.addr, &headers), connect(server.addr)).unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "memobuild.v1");
     assert!(open(&server, &[("authorization", &format!("Bearer {token}"))]).is_ok());
     // Nowhere else does a subprotocol count.

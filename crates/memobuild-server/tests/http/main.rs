@@ -17,4 +17,5 @@ mod limits;
 mod live;
 mod openapi;
 mod records;
+mod socket;
 mod tls;

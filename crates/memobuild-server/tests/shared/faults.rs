@@ -27,10 +27,10 @@ fn faults() {
 }
 
 /// Longer than the server tries, whatever else this machine does.
-const PATIENCE: Duration = Duration::from_secs(55);
+pub const PATIENCE: Duration = Duration::from_secs(55);
 
 /// Not now, and said in time.
-fn refused(node: &Node, method: &str, path: &str, body: &[u8]) {
+pub fn refused(node: &Node, method: &str, path: &str, body: &[u8]) {
     let began = Instant::now();
     let reply = node.send(method, path, &[], body);
     assert_eq!((reply.status, reply.error()), (503, "storage_unavailable".into()), "{reply:?}");

@@ -2,6 +2,7 @@
 //! (the program `weed`, or what SEAWEEDFS names), the database PostgreSQL. What is not installed is skipped, and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a failure here is a failed test")]
 
+mod builds;
 #[allow(dead_code, reason = "tests/http uses the rest")]
 #[path = "../http/client.rs"]
 mod client;
@@ -11,7 +12,10 @@ mod nodes;
 #[path = "../../src/storage/postgres/testing.rs"]
 mod postgres;
 mod proxy;
+mod results;
 mod seaweed;
+#[path = "../http/socket.rs"]
+mod socket;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

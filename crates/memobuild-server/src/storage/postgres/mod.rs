@@ -7,63 +7,46 @@
 
 mod address;
 mod collect;
+mod database;
 mod pool;
 mod records;
 mod schema;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 mod uploads;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
+pub(crate) use database::Database;
 use memobuild_tree::{ContentDigest, Sha256Digest};
-use pool::Pool;
 use tokio_postgres::{Client, Row, Transaction, types::Type};
 
 use super::{
     Committed, Record, RecordPut, Result, StorageError, Usage,
     rows::{Removed, Table, Used, kind, signed, unsigned},
     shared::metadata::{Begun, Metadata, Place},
-    waiting::Waiting,
 };
 use crate::{BlobId, RecordKey};
 
-/// How long the database may take for what a request needs. More than its own limits, which end statements there too.
-const LIMIT: Duration = Duration::from_secs(15);
-
-/// The same for what only says whether it answers.
+/// How long the database may take to say that it answers.
 const READY_LIMIT: Duration = Duration::from_secs(3);
-
-/// How long bringing the tables to this version may take, waiting for another server that does it included.
-const MIGRATION_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Rows of blobs and records in PostgreSQL.
 pub(super) struct Postgres {
-    pool: Arc<Pool>,
-    waiting: Waiting,
+    database: Database,
     max_bytes: Option<u64>,
     identity: String,
 }
 
 impl Postgres {
-    /// Connects, and makes the tables or brings them to this version.
-    pub(super) fn open(url: &str, max_bytes: Option<u64>, waiting: Waiting) -> Result<Self> {
-        let pool = Pool::new(address::Address::parse(url)?);
-        waiting.wait(MIGRATION_LIMIT, pool::WHAT, async {
-            if let Some(found) = pool.run(schema::migrate).await? {
-                let found = format!("the database's tables have version {found}");
-                return Err(StorageError::Mismatch(format!("{found}, this program knows {}", schema::VERSION)));
-            }
-            Ok(())
-        })?;
-        let mut postgres = Self { pool, waiting, max_bytes, identity: String::new() };
-        postgres.identity = postgres
+    pub(super) fn open(database: Database, max_bytes: Option<u64>) -> Result<Self> {
+        let identity = database
             .run(async |client| Ok(client.query_typed_one("SELECT identity FROM store", &[]).await?.try_get(0)?))?;
-        Ok(postgres)
+        Ok(Self { database, max_bytes, identity })
     }
 
     fn run<T>(&self, work: impl AsyncFn(&mut Client) -> Result<T>) -> Result<T> {
-        self.waiting.wait(LIMIT, pool::WHAT, self.pool.run(work))
+        self.database.run(work)
     }
 
     /// The cap as a parameter.
@@ -112,8 +95,8 @@ impl Metadata for Postgres {
         self.run(async |client| records::select(client, table, key).await)
     }
 
-    fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<Option<RecordPut>> {
-        self.run(async |client| records::insert(client, table, key, record, self.most()).await)
+    fn insert(&self, table: Table, key: &RecordKey, record: &Record, keep: usize) -> Result<Option<RecordPut>> {
+        self.run(async |client| records::insert(client, table, key, record, keep, self.most()).await)
     }
 
     fn touch(&self, used: &[(Used, Duration)]) -> Result<()> {
@@ -144,11 +127,9 @@ impl Metadata for Postgres {
     }
 
     fn ready(&self) -> Result<()> {
-        self.waiting.wait(
-            READY_LIMIT,
-            pool::WHAT,
-            self.pool.run(async |client| Ok(client.query_typed("SELECT 1 FROM blobs LIMIT 1", &[]).await.map(drop)?)),
-        )
+        self.database.run_within(READY_LIMIT, async |client| {
+            Ok(client.query_typed("SELECT 1 FROM blobs LIMIT 1", &[]).await.map(drop)?)
+        })
     }
 }
 

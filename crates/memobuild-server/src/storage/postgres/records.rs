@@ -40,12 +40,14 @@ pub(super) async fn select(client: &impl GenericClient, table: Table, key: &Reco
     Ok(records)
 }
 
-/// Puts in a record that is the first under its key, or an item of a list. `None` if it would be more than `most` bytes.
+/// Puts in a record that is the first under its key, or an item of a list, of which the newest `keep` stay. `None` if it
+/// would be more than `most` bytes.
 pub(super) async fn insert(
     client: &mut Client,
     table: Table,
     key: &RecordKey,
     record: &Record,
+    keep: usize,
     most: i64,
 ) -> Result<Option<RecordPut>> {
     loop {
@@ -70,7 +72,7 @@ pub(super) async fn insert(
         let size = signed(record_size(record));
         let (mut records, mut bytes) = if new { (1, size) } else { (0, 0) };
         if table == Table::Lists {
-            let (gone, freed) = shorten(&tx, key).await?;
+            let (gone, freed) = shorten(&tx, key, keep).await?;
             (records, bytes) = (records - gone, bytes - freed);
         }
         if !account(&tx, 0, records, bytes, most).await? {
@@ -142,12 +144,12 @@ async fn name(tx: &Transaction<'_>, row: i64, ids: &[BlobId]) -> Result<()> {
 }
 
 /// Removes all but the newest items of a list; how many went, and their bytes.
-async fn shorten(tx: &Transaction<'_>, key: &RecordKey) -> Result<(i64, i64)> {
+async fn shorten(tx: &Transaction<'_>, key: &RecordKey, keep: usize) -> Result<(i64, i64)> {
     let sql = "WITH gone AS (DELETE FROM records WHERE id IN
                    (SELECT id FROM records WHERE list AND namespace = $1 AND key = $2 ORDER BY rank DESC OFFSET $3)
                    RETURNING size)
                SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone";
-    let (namespace, bytes, most) = (key.namespace(), key.key().as_slice(), signed(LIST_ITEMS as u64));
-    let row = tx.query_typed_one(sql, &[(&namespace, Type::TEXT), (&bytes, Type::BYTEA), (&most, Type::INT8)]).await?;
+    let (namespace, bytes, keep) = (key.namespace(), key.key().as_slice(), signed(keep as u64));
+    let row = tx.query_typed_one(sql, &[(&namespace, Type::TEXT), (&bytes, Type::BYTEA), (&keep, Type::INT8)]).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

@@ -4,7 +4,8 @@ use tokio_postgres::{Client, Transaction, types::Type};
 
 use crate::storage::Result;
 
-/// Of everything that servers do by turns ([`super::collect`] has the other one): any number that nobody else uses.
+/// Of everything that servers do by turns ([`super::collect`] and `crate::builds::postgres` have others): any number that
+/// nobody else uses.
 const MIGRATING: i64 = 0x6d65_6d6f_0001;
 
 /// One step for each version, the first one first. A step that was released never changes: new ones are added.
@@ -45,6 +46,42 @@ CREATE TABLE names (
     FOREIGN KEY (kind, digest) REFERENCES blobs (kind, digest)
 );
 CREATE INDEX names_by_blob ON names (kind, digest);
+", "
+-- Builds that clients tell of. Their times are milliseconds since 1970, by the database's clock again.
+CREATE FUNCTION milliseconds() RETURNS bigint LANGUAGE sql AS
+    $$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
+-- revision: grows with each batch. replaced: the one that brought the plan.
+CREATE TABLE builds (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL UNIQUE, name text NOT NULL,
+    client text NOT NULL, state text NOT NULL, started bigint NOT NULL, updated bigint NOT NULL,
+    duration_ms double precision, total bigint NOT NULL, ended bigint NOT NULL, running bigint NOT NULL,
+    cached bigint NOT NULL, executed bigint NOT NULL, failed bigint NOT NULL, saved_ms double precision NOT NULL,
+    error text, sandbox text, warnings text NOT NULL, next bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
+    revision bigint NOT NULL DEFAULT 0, replaced bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX builds_by_start ON builds (started);
+CREATE INDEX builds_by_change ON builds (updated);
+-- inputs: numbers of steps, as JSON. at: the revision that changed it last.
+CREATE TABLE build_steps (
+    build bigint NOT NULL REFERENCES builds (number) ON DELETE CASCADE, step bigint NOT NULL, label text NOT NULL,
+    stage text NOT NULL, line bigint, inputs text NOT NULL, state text NOT NULL, reason text, again boolean NOT NULL,
+    began bigint, duration_ms double precision, saved_ms double precision NOT NULL, message text, at bigint NOT NULL,
+    PRIMARY KEY (build, step)
+);
+-- Ends of outputs. cut: whether more came before.
+CREATE TABLE build_outputs (
+    build bigint NOT NULL REFERENCES builds (number) ON DELETE CASCADE, step bigint NOT NULL, tail bytea NOT NULL,
+    cut boolean NOT NULL, at bigint NOT NULL,
+    PRIMARY KEY (build, step)
+);
+CREATE TABLE build_layers (
+    build bigint NOT NULL REFERENCES builds (number) ON DELETE CASCADE, digest text NOT NULL, size bigint NOT NULL,
+    PRIMARY KEY (build, digest)
+);
+CREATE INDEX build_layers_by_digest ON build_layers (digest, build);
+-- How long a step took when it was last executed.
+CREATE TABLE step_durations (what bytea PRIMARY KEY, ms double precision NOT NULL, learnt bigint NOT NULL);
+CREATE INDEX step_durations_by_age ON step_durations (learnt);
 "];
 
 /// The version that this program reads and writes.

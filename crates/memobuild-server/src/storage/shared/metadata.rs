@@ -59,8 +59,9 @@ pub(in crate::storage) trait Metadata: Send + Sync + 'static {
     /// Rows under this key with their numbers, newest first.
     fn select(&self, table: Table, key: &RecordKey) -> Result<Vec<(i64, Record)>>;
 
-    /// Puts in a record that is the first under its key, or an item of a list. `None` if there is no room.
-    fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<Option<RecordPut>>;
+    /// Puts in a record that is the first under its key, or an item of a list, of which the newest `keep` stay. `None` if
+    /// there is no room.
+    fn insert(&self, table: Table, key: &RecordKey, record: &Record, keep: usize) -> Result<Option<RecordPut>>;
 
     /// Rows were used this long ago.
     fn touch(&self, used: &[(Used, Duration)]) -> Result<()>;

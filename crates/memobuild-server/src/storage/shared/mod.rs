@@ -28,7 +28,7 @@ use uses::Uses;
 
 use super::{
     BlobReader, BlobWriter, GcReport, LIST_ITEMS, Record, RecordPut, Result, Storage, StorageError, Usage, make_dir,
-    postgres::Postgres,
+    postgres::{Database, Postgres},
     rows::{Table, Used, record_size},
     waiting::Waiting,
 };
@@ -57,23 +57,25 @@ struct Inner {
 impl SharedStorage {
     /// Opens `storage` (`s3://`, `gs://` or `az://` with a bucket and a prefix) and the tables in `metadata`
     /// (`postgres://`), making the tables or bringing them to this version. At most `max_bytes` are kept, by all servers
-    /// together. `dir` holds what is being received; what is in it can't be lost.
+    /// together. `dir` holds what is being received; what is in it can't be lost. Gives the database too: it has room
+    /// for more than this.
     ///
     /// # Errors
     /// [`StorageError::Address`] for an address that can't be used, [`StorageError::Mismatch`] if the two don't belong
     /// together or are of a newer version, [`StorageError::Unavailable`] if one of them does not answer.
-    pub fn open(storage: &str, metadata: &str, dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
+    pub(crate) fn open(storage: &str, metadata: &str, dir: &Path, max_bytes: Option<u64>) -> Result<(Self, Database)> {
         let waiting = Waiting::new()?;
         let (store, prefix) = address::open(storage)?;
         let objects = Objects::new(store, prefix, waiting.clone());
-        let metadata = match metadata.split_once("://") {
-            Some(("postgres" | "postgresql", _)) => Postgres::open(metadata, max_bytes, waiting)?,
+        let database = match metadata.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Database::open(metadata, waiting)?,
             _ => {
                 let what = metadata.split("://").next().unwrap_or_default().to_owned();
                 return Err(StorageError::Address { what, reason: "a database is postgres://...".into() });
             }
         };
-        Self::with(objects, Box::new(metadata), dir, max_bytes)
+        let metadata = Postgres::open(database.clone(), max_bytes)?;
+        Ok((Self::with(objects, Box::new(metadata), dir, max_bytes)?, database))
     }
 
     fn with(objects: Objects, metadata: Box<dyn Metadata>, dir: &Path, max_bytes: Option<u64>) -> Result<Self> {
@@ -142,8 +144,16 @@ impl Inner {
         Err(StorageError::Full)
     }
 
-    fn insert(&self, table: Table, key: &RecordKey, record: &Record) -> Result<RecordPut> {
-        self.with_room(record_size(record), || self.metadata.insert(table, key, record))
+    fn insert(&self, table: Table, key: &RecordKey, record: &Record, keep: usize) -> Result<RecordPut> {
+        self.with_room(record_size(record), || self.metadata.insert(table, key, record, keep))
+    }
+
+    /// Puts an item at the head of a list and keeps the newest `keep`; gives the blobs that are missing.
+    fn add_to_list(&self, key: &RecordKey, item: &Record, keep: usize) -> Result<Vec<BlobId>> {
+        match self.insert(Table::Lists, key, item, keep)? {
+            RecordPut::Missing(missing) => Ok(missing),
+            RecordPut::Stored | RecordPut::Existing(_) => Ok(Vec::new()),
+        }
     }
 
     /// A blob has a row and its object is not there. It goes, unless it is the object store that is not itself.
@@ -190,7 +200,7 @@ impl Storage for SharedStorage {
     }
 
     fn record_put(&self, key: &RecordKey, record: &Record) -> Result<RecordPut> {
-        self.inner.insert(Table::Records, key, record)
+        self.inner.insert(Table::Records, key, record, 1)
     }
 
     fn list(&self, key: &RecordKey) -> Result<Vec<Record>> {
@@ -203,10 +213,12 @@ impl Storage for SharedStorage {
     }
 
     fn list_add(&self, key: &RecordKey, item: &Record) -> Result<Vec<BlobId>> {
-        match self.inner.insert(Table::Lists, key, item)? {
-            RecordPut::Missing(missing) => Ok(missing),
-            RecordPut::Stored | RecordPut::Existing(_) => Ok(Vec::new()),
-        }
+        self.inner.add_to_list(key, item, LIST_ITEMS)
+    }
+
+    fn slot_put(&self, key: &RecordKey, record: &Record) -> Result<Vec<BlobId>> {
+        // What nobody will see again need not take room, nor be kept for being used with the newest.
+        self.inner.add_to_list(key, record, 1)
     }
 
     fn gc(&self, unused_for: Option<Duration>) -> Result<GcReport> {

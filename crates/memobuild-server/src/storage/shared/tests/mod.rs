@@ -33,7 +33,7 @@ impl<'a> Shared<'a> {
     /// One server's storage.
     fn node(&self, max_bytes: Option<u64>) -> Result<SharedStorage> {
         let objects = Objects::new(self.objects.clone(), "some/prefix".into(), self.waiting.clone());
-        let metadata = Postgres::open(&self.url, max_bytes, self.waiting.clone())?;
+        let metadata = Postgres::open(Database::open(&self.url, self.waiting.clone())?, max_bytes)?;
         SharedStorage::with(objects, Box::new(metadata), self.dir.path(), max_bytes)
     }
 
@@ -202,9 +202,9 @@ fn uses_of_one_server_keep_blobs_from_another() {
 fn a_database_that_says_nothing_is_not_waited_for() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://u@{}/db", listener.local_addr().unwrap());
-    let opened = Postgres::open(&url, None, Waiting::new().unwrap());
+    let opened = Database::open(&url, Waiting::new().unwrap());
     assert!(matches!(opened, Err(StorageError::Unavailable { what: "the database", .. })));
     drop(listener);
-    let opened = Postgres::open(&url, None, Waiting::new().unwrap());
+    let opened = Database::open(&url, Waiting::new().unwrap());
     assert!(matches!(opened, Err(StorageError::Unavailable { .. })));
 }
