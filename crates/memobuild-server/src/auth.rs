@@ -299,7 +299,7 @@ mod tests {
         let auth = Auth::new(Some(&path), None, true, false).unwrap();
         let check = |token: &str| auth.check(&Method::GET, "/cache/x", &bearer(token), None);
         assert_eq!(check(&late).unwrap_err().code(), "unauthorized");
-        assert_eq!(check(&good).unwrap().name, "good");
+        assert_eq!(&*check(&good).unwrap().name, "good");
         revoke_token(&path, "good").unwrap();
         assert!(check(&good).is_ok());
         auth.reload().unwrap();
@@ -326,7 +326,8 @@ mod tests {
         let path = dir.path().join("tokens");
         let token = add_token(&path, "ops", Scope::Admin).unwrap();
         let auth = Auth::new(Some(&path), Some(Scope::Read), false, false).unwrap();
-        assert_eq!(auth.check(&Method::POST, "/gc", &bearer(&token), Some("laptop")).unwrap().name, "ops");
+        let client = auth.check(&Method::POST, "/gc", &bearer(&token), Some("laptop")).unwrap();
+        assert_eq!(&*client.name, "ops");
         assert!(auth.check(&Method::GET, "/cache/x", &bearer("mb_0"), Some("laptop")).is_err());
         assert!(auth.check(&Method::GET, "/cache/x", &HeaderMap::new(), Some("laptop")).is_ok());
     }

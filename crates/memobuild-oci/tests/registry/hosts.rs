@@ -9,7 +9,7 @@ use std::{
 
 use memobuild_oci::{
     reference::Reference,
-    registry::{Artifact, HostOptions, Registries, RegistryError, RegistryOptions},
+    registry::{Artifact, Certificates, HostOptions, Registries, RegistryError, RegistryOptions},
 };
 
 use crate::{
