@@ -27,7 +27,7 @@ use crate::{
 /// A path's last part, or why it is none.
 type Name = Result<Path<String>, PathRejection>;
 
-/// The route of blobs by BLAKE3.
+/// The route of blobs by BLAKE3, as metrics name it.
 pub(crate) const ROUTE: &str = "/cache/{digest}";
 
 /// The longest blob that is answered on the thread that has the connection, in bytes, where the storage has it at hand.

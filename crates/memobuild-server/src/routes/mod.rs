@@ -67,7 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(ccache::routes())
         .merge(rexec::routes(&app))
         .route("/cache/missing", routing::post(missing::missing))
-        .route(blob::ROUTE, routing::head(blob::head).get(blob::get).put(blob::put))
+        .route("/cache/{digest}", routing::head(blob::head).get(blob::get).put(blob::put))
         .route("/cache/layer/{digest}", routing::head(blob::head_layer).get(blob::get_layer).put(blob::put_layer))
         .route("/record/{key}", routing::get(record::get).put(record::put))
         .route("/record/{key}/list", routing::get(record::list).post(record::add))
