@@ -24,4 +24,4 @@ pub use error::RegistryError;
 pub use options::{Certificates, HostOptions, Login, RegistryOptions};
 pub use push::{Pushed, Source};
 pub use retry::Backoff;
-pub use tls::{client_pem, impatient_agent, trusted_pem};
+pub use tls::{ClientPem, client_pem, impatient_agent, trusted_pem};

@@ -144,15 +144,23 @@ pub fn trusted_pem(own: &Certificates) -> Result<Option<Vec<u8>>, String> {
     Ok(Some(pem).filter(|pem| !pem.is_empty()))
 }
 
-/// The certificate that a server is shown, and its key, as PEM.
+/// The certificate that a server is shown, and its key.
+pub struct ClientPem {
+    /// The certificate, and what leads up to its authority, as PEM.
+    pub certificate: Vec<u8>,
+    /// Its key, as PEM.
+    pub key: Vec<u8>,
+}
+
+/// What a server is shown; `None` if there is nothing to show.
 ///
 /// # Errors
 /// A file that can't be used, by name.
-pub fn client_pem(own: &Certificates) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+pub fn client_pem(own: &Certificates) -> Result<Option<ClientPem>, String> {
     let Some(path) = &own.client else { return Ok(None) };
     let key = own.key.as_deref();
     client(path, key)?;
-    Ok(Some((read(path)?, read(key.unwrap_or(path))?)))
+    Ok(Some(ClientPem { certificate: read(path)?, key: read(key.unwrap_or(path))? }))
 }
 
 fn has_some(pem: &[u8]) -> bool {

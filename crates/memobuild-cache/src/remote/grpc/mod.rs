@@ -17,7 +17,7 @@ use bazel_remote_apis::build::bazel::remote::execution::v2::{
     self as rex, action_cache_client::ActionCacheClient, capabilities_client::CapabilitiesClient,
     content_addressable_storage_client::ContentAddressableStorageClient,
 };
-use memobuild_oci::registry::{client_pem, trusted_pem};
+use memobuild_oci::registry::{ClientPem, client_pem, trusted_pem};
 use tokio::runtime::{Handle, Runtime};
 use tonic::{
     Code, Request, Status,
@@ -92,7 +92,7 @@ impl Grpc {
                 Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
                 None => ClientTlsConfig::new().with_webpki_roots(),
             };
-            if let Some((certificate, key)) = client_pem(certificates).map_err(RemoteError::Foreign)? {
+            if let Some(ClientPem { certificate, key }) = client_pem(certificates).map_err(RemoteError::Foreign)? {
                 tls = tls.identity(Identity::from_pem(certificate, key));
             }
             endpoint = endpoint.tls_config(tls).map_err(|e| wrong(&e))?;
