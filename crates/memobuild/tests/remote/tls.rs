@@ -103,7 +103,8 @@ fn own_authorities_and_certificates() {
         for (n, (text, why)) in [
             (format!("{url}{pair}").replace("client", "../client"), "client.pem"),
             (url.clone(), "certificate"),
-            (format!("{url}ca = [\"ca.pem\"]\n"), "certificate"),
+            // In TLS 1.3 the client is through before the server says no, and may meet a closed connection first.
+            (format!("{url}ca = [\"ca.pem\"]\n"), "going on without it"),
             (format!("{url}ca = [\"server.key\"]\n"), "there is no certificate in"),
         ]
         .into_iter()
