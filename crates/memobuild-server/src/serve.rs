@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -14,7 +15,7 @@ use hyper_util::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
@@ -39,6 +40,11 @@ const FLUSH_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`). Where there is no room more
+/// of them are refused, or cut off after they seemed to be made: some hundred clients come at once when a build begins
+/// everywhere.
+const BACKLOG: u32 = 4096;
 
 /// How long events that are not yet told of are waited for at the end.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -119,7 +125,7 @@ impl Server {
         let wanted = config.clone();
         let kept = tokio::task::spawn_blocking(move || Kept::open(&wanted))
             .await
-            .map_err(|error| ServerError::Runtime(std::io::Error::other(error)))??;
+            .map_err(|error| ServerError::Runtime(io::Error::other(error)))??;
         Self::with(config, auth, kept).await
     }
 
@@ -128,7 +134,7 @@ impl Server {
         let guard = Guard::open(&config.security)?;
         let addr = config.listen;
         let listening = |source| ServerError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(listening)?;
+        let listener = listen(addr).map_err(listening)?;
         let addr = listener.local_addr().map_err(listening)?;
         let (metrics, live) = (Arc::new(Metrics::default()), Arc::new(Live::new(followed.is_some())));
         let app = Arc::new(App { config, auth, storage, metrics, guard, builds, live });
@@ -208,6 +214,14 @@ impl Server {
         // Whether they arrived is told by the log.
         let _ = tokio::task::spawn_blocking(move || app.guard.hooks.finish(LAST_EVENTS)).await;
     }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Who starts again at once need not wait for what is left of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// HTTP/1.1, and HTTP/2 for clients that begin with its preface (RFC 9113 section 3.3): gRPC has nothing else.
