@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(of("ftp://registry.example/"), None);
 
         let address: SocketAddr = "192.0.2.1:443".parse().unwrap();
-        let mut keep = |at| names.found.lock().unwrap().insert(("registry.example".into(), 443), (at, vec![address]));
+        let keep = |at| names.found.lock().unwrap().insert(("registry.example".into(), 443), (at, vec![address]));
         keep(Instant::now());
         assert_eq!(known("https://Registry.example/v2/"), Some(vec![address]));
         assert_eq!(known("https://registry.example:5000/v2/"), None);
