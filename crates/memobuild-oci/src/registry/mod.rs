@@ -11,6 +11,7 @@ mod client;
 mod credentials;
 mod error;
 mod exchange;
+mod names;
 mod options;
 mod pull;
 mod push;

@@ -7,9 +7,10 @@ use ureq::{
     config::ConfigBuilder,
     tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem},
     typestate::AgentScope,
+    unversioned::transport::DefaultConnector,
 };
 
-use super::options::Certificates;
+use super::{names::Names, options::Certificates};
 
 /// Where distributions keep the certificates that they trust.
 const BUNDLES: [&str; 4] = [
@@ -22,7 +23,7 @@ const BUNDLES: [&str; 4] = [
 /// An agent that hands every status back, and gives up on silence but never on a long download. It trusts
 /// `SSL_CERT_FILE`, else the system's certificates, else those built in; with `unchecked` any.
 pub(crate) fn agent(unchecked: bool) -> Agent {
-    config(tls(Vec::new(), None, unchecked)).build().new_agent()
+    agent_of(config(tls(Vec::new(), None, unchecked)))
 }
 
 /// The same for a server that is not worth waiting for: gives up after so long without a connection, and after so long
@@ -31,26 +32,25 @@ pub(crate) fn agent(unchecked: bool) -> Agent {
 /// # Errors
 /// A certificate's file that can't be used, by name.
 pub fn impatient_agent(certificates: &Certificates, connect: Duration, silence: Duration) -> Result<Agent, String> {
-    Ok(config(certified(certificates, false)?)
+    let config = config(certified(certificates, false)?)
         .max_redirects(0)
         .timeout_resolve(Some(connect))
         .timeout_connect(Some(connect))
         .timeout_recv_response(Some(silence))
         .timeout_per_read(Some(silence))
         .timeout_per_write(Some(silence))
-        .max_idle_connections_per_host(8)
-        .build()
-        .new_agent())
+        .max_idle_connections_per_host(8);
+    Ok(agent_of(config))
 }
 
 /// The same for registries, which follow redirects themselves: each host has settings of its own.
 pub(super) fn registry_agent(unchecked: bool) -> Agent {
-    config(tls(Vec::new(), None, unchecked)).max_redirects(0).build().new_agent()
+    agent_of(config(tls(Vec::new(), None, unchecked)).max_redirects(0))
 }
 
 /// An agent for one host. The error names the file that can't be used.
 pub(super) fn host_agent(certificates: &Certificates, unchecked: bool) -> Result<Agent, String> {
-    Ok(config(certified(certificates, unchecked)?).max_redirects(0).build().new_agent())
+    Ok(agent_of(config(certified(certificates, unchecked)?).max_redirects(0)))
 }
 
 fn certified(files: &Certificates, unchecked: bool) -> Result<TlsConfig, String> {
@@ -69,6 +69,10 @@ fn tls(own: Vec<Certificate<'static>>, client: Option<ClientCert>, unchecked: bo
     // Reading some 150 certificates takes milliseconds, and nobody looks at them where nothing is checked.
     let roots = if unchecked { RootCerts::WebPki } else { roots(own) };
     TlsConfig::builder().root_certs(roots).client_cert(client).disable_verification(unchecked).build()
+}
+
+fn agent_of(config: ConfigBuilder<AgentScope>) -> Agent {
+    Agent::with_parts(config.build(), DefaultConnector::default(), Names::default())
 }
 
 fn config(tls: TlsConfig) -> ConfigBuilder<AgentScope> {
