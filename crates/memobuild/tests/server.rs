@@ -94,7 +94,7 @@ fn log_lines_name_the_request_and_its_trace() {
     let place = Place::new();
     let mut child = place
         .command(env!("CARGO_BIN_EXE_memobuild"))
-        .args(["server", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+        .args(["server", "--listen", "127.0.0.1:1", "--port", "0", "--data-dir", "data"])
         .env("RUST_LOG", "memobuild_server=debug")
         .env("MEMOBUILD_JSON_LOGS", "1")
         .stderr(Stdio::piped())

@@ -29,6 +29,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
+    /// Port to listen on, in place of the one in --listen
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+
     /// Directory that keeps the cache; made if it is not there
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
@@ -91,6 +95,9 @@ pub(crate) fn run(args: ServerArgs) -> CliResult {
             let Some(data_dir) = args.data_dir else { return Err(Failure::usage("--data-dir DIR is missing")) };
             let mut config = Config::new(data_dir);
             config.listen = args.listen;
+            if let Some(port) = args.port {
+                config.listen.set_port(port);
+            }
             config.storage = args.storage;
             config.metadata = args.metadata;
             config.max_size = args.max_size;
