@@ -61,7 +61,7 @@ pub(crate) struct About<'a> {
     pub(crate) reports: &'a [StepReport],
 }
 
-fn failed(error: &dyn std::error::Error) -> EngineError {
+fn failed(error: &(dyn std::error::Error + 'static)) -> EngineError {
     EngineError::chain(FailureKind::Cache, error)
 }
 

@@ -24,7 +24,7 @@ fn failed(error: &RegistryError) -> EngineError {
     }
 }
 
-fn unsound(error: &dyn std::error::Error) -> EngineError {
+fn unsound(error: &(dyn std::error::Error + 'static)) -> EngineError {
     EngineError::chain(FailureKind::Usage, error)
 }
 

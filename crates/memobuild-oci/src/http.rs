@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use ureq::{Agent, Body, http::Response};
 
-use crate::registry::{retry::Backoff, tls::agent};
+use crate::registry::{patience, tls::agent};
 
 /// What was fetched earlier, by address.
 const FETCHED: &str = "oci.http.v1";
@@ -198,7 +198,7 @@ fn unchanged(url: &str, answers: &[Answer]) -> Option<Option<Fetched>> {
 }
 
 fn download(url: &str, answers: &[Answer], store: &Store) -> Result<Answer, HttpError> {
-    let mut backoff = Backoff::default();
+    let mut backoff = patience();
     loop {
         match download_once(url, store) {
             Err(e) if is_transient(&e) && backoff.again(None) => tracing::debug!("trying again: {e}"),

@@ -15,6 +15,7 @@ use std::{
 
 use axum::http::Uri;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use memobuild_observe::{Backoff, RetryConfig};
 use serde_json::{Value, json};
 
 use crate::{clock, metrics::add, trace::Ids};
@@ -24,6 +25,9 @@ const QUEUE: usize = 256;
 
 /// How often a delivery is tried at most.
 const TRIES: u32 = 6;
+
+/// The longest wait between two of them.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// The longest that one try may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -273,8 +277,15 @@ impl Sender {
     }
 
     fn deliver(&self, agent: &ureq::Agent, delivery: &Delivery) {
-        let mut pause = self.retry;
-        for tried in 1..=TRIES {
+        let rule = RetryConfig {
+            max_attempts: TRIES,
+            initial_delay: self.retry,
+            backoff_factor: 4.0,
+            max_delay: LONGEST_PAUSE,
+            ..RetryConfig::default()
+        };
+        let mut backoff = Backoff::new(rule);
+        loop {
             let (reason, again) = match self.post(agent, delivery) {
                 Ok(200..=299) => {
                     add(&self.counts.delivered, 1);
@@ -284,11 +295,11 @@ impl Sender {
                 Err(error) => (error.to_string(), true),
             };
             tracing::debug!("webhook at {}: {} was not taken: {reason}", self.host, delivery.event);
-            if !again || tried == TRIES || !self.queue.pause(pause) {
+            let pause = backoff.next_delay(None).filter(|_| again);
+            if !pause.is_some_and(|pause| self.queue.pause(pause)) {
                 tracing::warn!("webhook at {}: {} is given up: {reason}", self.host, delivery.event);
                 break;
             }
-            pause = pause.saturating_mul(4);
         }
         add(&self.counts.failed, 1);
     }

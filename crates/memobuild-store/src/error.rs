@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use memobuild_observe::MemoBuildError;
 use memobuild_tree::{BundleId, ContentDigest, Sha256Digest, path};
 
 /// The result of every store call.
@@ -176,5 +177,39 @@ impl StoreError {
             Self::ChangedWhileRead { .. } => "build again when nothing writes to it".into(),
             Self::Io { .. } | Self::Fetch { .. } => return None,
         })
+    }
+}
+
+impl From<&StoreError> for MemoBuildError {
+    fn from(error: &StoreError) -> Self {
+        let storage = |operation: String, reason: String| Self::StorageError { operation, reason };
+        let damaged = |hash: String, reason: &str| Self::CacheCoherencyError { hash, reason: reason.into() };
+        match error {
+            StoreError::DigestMismatch { expected, actual, size } => Self::CASIntegrityFailure {
+                expected: expected.to_string(),
+                actual: actual.to_string(),
+                data_size: *size,
+            },
+            StoreError::Io { op, path, source } | StoreError::NoSpace { op, path, source } => {
+                storage(format!("{op} {}", path.display()), source.to_string())
+            }
+            StoreError::Permission { op, path, source } => {
+                storage(format!("{op} {}", path.display()), source.to_string())
+            }
+            StoreError::Index { op, path, source } => {
+                storage(format!("{op} the index {}", path.display()), source.to_string())
+            }
+            StoreError::Corrupt { what, path, detail } => damaged(format!("{what} {}", path.display()), detail),
+            StoreError::CorruptIndex { path, source } => {
+                damaged(format!("index {}", path.display()), &source.to_string())
+            }
+            StoreError::MissingContent { digest, .. } => damaged(digest.to_string(), "it is not there"),
+            StoreError::MissingBundle(id) => damaged(id.to_string(), "it is not there"),
+            StoreError::Fetch { source, .. } => {
+                Self::NetworkError { message: format!("{error}: {source}"), retryable: false, attempt: 1 }
+            }
+            StoreError::Format { dir, .. } => storage(format!("use {}", dir.display()), error.to_string()),
+            StoreError::ChangedWhileRead { path } => storage(format!("read {}", path.display()), error.to_string()),
+        }
     }
 }

@@ -72,11 +72,21 @@ fn times_can_be_left_out() {
     if !traced() {
         return;
     }
-    let project = Project::new(STEPS, &[("a", "1")]);
+    // What the step makes is older than the image, by more than a clock's step.
+    let project = Project::new(&STEPS.replace("mkdir /d", "mkdir /d; sleep 1.1"), &[("a", "1")]);
     // Without --reproducible it keeps its time in the image.
     project.shell("touch -d 2001-02-03 a");
     build(&project, &[]);
     let (code, shown) = verify(&project, &[]);
-    assert!(code == Some(1) && shown.contains("/w/a: time 2001-02-03T"), "{shown}");
+    assert!(code == Some(1) && shown.contains("layer 2 of 3 differs: COPY a /w/a"), "{shown}");
+    assert!(shown.contains("/w/a: time 2001-02-03T"), "{shown}");
     assert_eq!(verify(&project, &["--ignore-times"]).0, Some(0));
+    // Times alone: what else differs is told.
+    project.replace("CMD [\"x\"]", "CMD [\"y\"]");
+    let (code, shown) = verify(&project, &["--ignore-times"]);
+    assert!(code == Some(1) && shown.contains("config config: ") && !shown.contains("created"), "{shown}");
+    project.replace("mkdir /d", "mkdir -m 700 /d");
+    let (code, shown) = verify(&project, &["--ignore-times"]);
+    assert!(code == Some(1) && shown.contains("layer 3 of 3 differs: RUN"), "{shown}");
+    assert!(shown.contains("/d: mode 755, rebuilt 700"), "{shown}");
 }

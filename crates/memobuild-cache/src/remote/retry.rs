@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use memobuild_oci::registry::Backoff;
+use memobuild_observe::{Backoff, RetryConfig};
+use memobuild_oci::registry::patience;
 
 use super::{Blob, Put, RecordName, Remote, RemoteError};
 
-/// Attempts of what a step waits for.
-const AWAITED: u32 = 3;
 /// The longest wait that a server may ask of what a step waits for.
 const LONGEST_AWAITED: Duration = Duration::from_secs(1);
 
@@ -23,12 +22,12 @@ pub(super) struct Retry<R>(pub(super) R);
 
 /// Tries again what a step waits for: not often, and not for long.
 pub(super) fn awaited<T>(ask: impl FnMut() -> Result<T, RemoteError>) -> Result<T, RemoteError> {
-    again(Backoff::of(AWAITED), LONGEST_AWAITED, ask)
+    again(Backoff::new(RetryConfig::default()), LONGEST_AWAITED, ask)
 }
 
 /// Tries again what is done beside the build. The breaker ends that.
 fn beside<T>(ask: impl FnMut() -> Result<T, RemoteError>) -> Result<T, RemoteError> {
-    again(Backoff::default(), LONGEST_BESIDE, ask)
+    again(patience(), LONGEST_BESIDE, ask)
 }
 
 fn again<T>(
@@ -116,7 +115,7 @@ mod tests {
         assert_eq!(retry.0.calls().len(), 3);
         let retry = Retry(Fake::failing(9));
         retry.record(&name(1)).unwrap_err();
-        assert_eq!(retry.0.calls().len(), AWAITED as usize);
+        assert_eq!(retry.0.calls().len(), RetryConfig::default().max_attempts as usize);
         let retry = Retry(Fake::failing(4));
         retry.send(&blob(b"x"), &mut file(b"x")).unwrap();
         let mut got = Vec::new();

@@ -38,7 +38,7 @@ struct Draft<'a> {
     created: (i64, u32),
 }
 
-fn failed(error: &dyn std::error::Error) -> EngineError {
+fn failed(error: &(dyn std::error::Error + 'static)) -> EngineError {
     EngineError::chain(FailureKind::Cache, error)
 }
 

@@ -132,7 +132,7 @@ fn read(store: &Store, key: &KeyDigest) -> Option<BuildRecord> {
 
 /// Keeps a build's record, and lets the oldest ones go.
 pub(crate) fn keep(store: &Store, request: &BuildRequest, record: &BuildRecord) -> Result<(), EngineError> {
-    let cannot = |e: &dyn std::error::Error| EngineError::chain(memobuild_observe::FailureKind::Cache, e);
+    let cannot = |e: &(dyn std::error::Error + 'static)| EngineError::chain(memobuild_observe::FailureKind::Cache, e);
     let json = serde_json::to_vec(record).map_err(|e| cannot(&e))?;
     let bytes = zstd::bulk::compress(&json, 1).map_err(|e| cannot(&e))?;
     store.record_put(BUILDS, &key(request), &bytes, &[])?;

@@ -335,17 +335,18 @@ impl BaseImage {
     /// All layers applied. Those that are known by their diffs are not fetched ([`BaseImage::bring`] does so when their
     /// bytes are needed), the others are imported; several threads fetch.
     pub fn tree(&self, progress: Progress<'_>) -> Result<Tree, ImageError> {
-        self.fetch_all(progress)?;
-        let mut tree = Tree::default();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let diff = self.diff(i, progress)?;
-            tree = apply_layer(&tree, &diff).map_err(|source| ImageError::Apply {
-                image: self.name.clone(),
-                diff_id: layer.diff_id,
-                source,
-            })?;
-        }
-        Ok(tree)
+        self.fetch_unknown(progress)?;
+        (0..self.layers.len()).try_fold(Tree::default(), |tree, i| self.with_layer(&tree, i, progress))
+    }
+
+    /// What the layers below layer `index` make, with that layer applied; it is imported if need be.
+    pub fn with_layer(&self, below: &Tree, index: usize, progress: Progress<'_>) -> Result<Tree, ImageError> {
+        let diff = self.diff(index, progress)?;
+        apply_layer(below, &diff).map_err(|source| ImageError::Apply {
+            image: self.name.clone(),
+            diff_id: self.layers[index].diff_id,
+            source,
+        })
     }
 
     /// Downloads every layer's blob that is not here, several at once. `progress` is told the sum.
@@ -354,8 +355,9 @@ impl BaseImage {
         self.fetch(&wanted.collect::<Vec<_>>(), progress)
     }
 
-    /// Downloads what is on a registry and not known in any form; importing each is quick beside that.
-    fn fetch_all(&self, progress: Progress<'_>) -> Result<(), ImageError> {
+    /// Downloads what is on a registry and not known in any form, several layers at once: importing each is quick beside
+    /// that. `progress` is told the sum.
+    pub fn fetch_unknown(&self, progress: Progress<'_>) -> Result<(), ImageError> {
         let mut wanted = Vec::new();
         for i in 0..self.layers.len() {
             let noted = || self.store.record_get(CONTENTS, &key(&self.layer(i)?.diff_id)).map_err(ImageError::from);

@@ -187,7 +187,7 @@ impl Target<'_> {
         match answer.status() {
             201 => {
                 let headers = answer.response.headers();
-                self.same_digest(headers, Sha256Digest::of(bytes))?;
+                self.same_digest(headers, Sha256Digest::of(bytes), bytes.len())?;
                 Ok(headers.contains_key("oci-subject"))
             }
             _ => Err(self.refused(answer, name)),
@@ -195,7 +195,12 @@ impl Target<'_> {
     }
 
     /// Holds what was put or got against the digest that the registry says it has; it may use another algorithm.
-    pub(super) fn same_digest(&self, headers: &HeaderMap, actual: Sha256Digest) -> Result<(), RegistryError> {
+    pub(super) fn same_digest(
+        &self,
+        headers: &HeaderMap,
+        actual: Sha256Digest,
+        size: usize,
+    ) -> Result<(), RegistryError> {
         let said = headers.get("docker-content-digest").and_then(|v| v.to_str().ok()?.parse::<Sha256Digest>().ok());
         match said.filter(|expected| *expected != actual) {
             None => Ok(()),
@@ -204,6 +209,7 @@ impl Target<'_> {
                 repository: self.repository.to_string(),
                 expected,
                 actual,
+                size: size as u64,
             }),
         }
     }

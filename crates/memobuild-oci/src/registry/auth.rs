@@ -191,6 +191,7 @@ impl Target<'_> {
                     status,
                     retry_after: retry_after(&answer),
                     detail: Some(format!("from the token server {realm}")),
+                    attempts: 1,
                 });
             }
         }

@@ -17,7 +17,6 @@ use super::{
     auth::{Granted, Scopes},
     credentials::{Credentials, DockerConfig},
     options::Login,
-    retry::Backoff,
     tls::{host_agent, registry_agent},
 };
 use crate::reference::Reference;
@@ -174,13 +173,13 @@ impl Registries {
 impl Target<'_> {
     /// Does something again as long as it fails for a moment only.
     pub(super) fn again<T>(&self, act: impl Fn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = super::patience();
         loop {
             match act() {
                 Err(e) if e.is_transient() && !e.is_refusal() && backoff.again(e.wish()) => {
                     tracing::debug!("trying again: {e}");
                 }
-                answer => return answer,
+                answer => return answer.map_err(|e| e.after(backoff.attempt())),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use memobuild_observe::MemoBuildError;
 use memobuild_store::StoreError;
 use memobuild_tree::Sha256Digest;
 
@@ -53,6 +54,8 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
         /// The registry's own words.
         detail: Option<String>,
+        /// How often it was asked.
+        attempts: u32,
     },
     /// No answer, or one that broke off.
     #[error("{registry}: {repository}: {source}")]
@@ -61,6 +64,8 @@ pub enum RegistryError {
         registry: String,
         /// Repository.
         repository: String,
+        /// How often it was tried.
+        attempts: u32,
         /// What the connection met.
         #[source]
         source: Box<ureq::Error>,
@@ -86,6 +91,8 @@ pub enum RegistryError {
         expected: Sha256Digest,
         /// Got.
         actual: Sha256Digest,
+        /// Bytes that came.
+        size: u64,
     },
     /// The store failed.
     #[error(transparent)]
@@ -145,6 +152,14 @@ impl RegistryError {
         })
     }
 
+    /// The same, after so many attempts.
+    pub(super) fn after(mut self, made: u32) -> Self {
+        if let Self::Status { attempts, .. } | Self::Transport { attempts, .. } = &mut self {
+            *attempts = made;
+        }
+        self
+    }
+
     /// Whether nobody listens there: at the first contact waiting is of no use.
     pub(super) fn is_refusal(&self) -> bool {
         let refused = |e: &std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
@@ -167,7 +182,7 @@ impl RegistryError {
     }
 
     /// Whether the same question may be answered better a moment later.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
             Self::Transport { source, .. } if Handshake::of(source).is_some() => false,
@@ -177,6 +192,21 @@ impl RegistryError {
             ),
             _ => false,
         }
+    }
+}
+
+impl From<&RegistryError> for MemoBuildError {
+    fn from(error: &RegistryError) -> Self {
+        let attempt = match error {
+            RegistryError::Store(error) => return error.into(),
+            RegistryError::DigestMismatch { expected, actual, size, .. } => {
+                let (expected, actual) = (expected.to_string(), actual.to_string());
+                return Self::CASIntegrityFailure { expected, actual, data_size: *size };
+            }
+            RegistryError::Status { attempts, .. } | RegistryError::Transport { attempts, .. } => *attempts,
+            _ => 1,
+        };
+        Self::NetworkError { message: error.to_string(), retryable: error.is_transient(), attempt }
     }
 }
 

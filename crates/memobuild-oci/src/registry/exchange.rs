@@ -203,7 +203,10 @@ impl Target<'_> {
                 let login = with_credentials && self.has_login();
                 RegistryError::Denied { registry, repository, detail, with_credentials, login }
             }
-            _ => RegistryError::Status { registry, repository, status, retry_after: retry_after(&response), detail },
+            _ => {
+                let retry_after = retry_after(&response);
+                RegistryError::Status { registry, repository, status, retry_after, detail, attempts: 1 }
+            }
         }
     }
 
@@ -289,6 +292,7 @@ impl Target<'_> {
                 repository: self.repository.to_string(),
                 expected,
                 actual,
+                size: bytes.len() as u64,
             }),
         }
     }
@@ -297,6 +301,7 @@ impl Target<'_> {
         RegistryError::Transport {
             registry: self.registry.into(),
             repository: self.repository.to_string(),
+            attempts: 1,
             source: Box::new(source),
         }
     }

@@ -15,7 +15,6 @@ mod names;
 mod options;
 mod pull;
 mod push;
-pub(crate) mod retry;
 pub(crate) mod tls;
 
 pub use artifact::Artifact;
@@ -24,5 +23,12 @@ pub use client::{FetchedManifest, Registries};
 pub use error::RegistryError;
 pub use options::{Certificates, HostOptions, Login, RegistryOptions};
 pub use push::{Pushed, Source};
-pub use retry::Backoff;
 pub use tls::{ClientPem, client_pem, impatient_agent, trusted_pem};
+
+/// Attempts in a row, without a byte of progress between them: a registry that is being started anew is back by then.
+const ATTEMPTS: u32 = 8;
+
+/// How all that is done with registries and file servers is tried again.
+pub fn patience() -> memobuild_observe::Backoff {
+    memobuild_observe::Backoff::new(memobuild_observe::RetryConfig::default().attempts(ATTEMPTS))
+}

@@ -6,9 +6,7 @@ use memobuild_image::{Descriptor, media};
 use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
 
-use super::{
-    FetchedManifest, RegistryError, artifact::content_type, client::Target, exchange::io_error, retry::Backoff,
-};
+use super::{FetchedManifest, RegistryError, artifact::content_type, client::Target, exchange::io_error};
 
 /// The longest manifest, index or config that is read (distribution-spec asks for at least 4 MiB).
 pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
@@ -38,7 +36,7 @@ impl Target<'_> {
         let actual = Sha256Digest::of(&bytes);
         match digest {
             Some(expected) => self.verify(expected, &bytes)?,
-            None => self.same_digest(response.headers(), actual)?,
+            None => self.same_digest(response.headers(), actual, bytes.len())?,
         }
         let value: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| self.protocol(format!("the manifest {wanted} is not JSON: {e}")))?;
@@ -70,7 +68,7 @@ impl Target<'_> {
             return Ok(());
         }
         let Some(mut partial) = store.partial(&blob.digest)? else { return Ok(()) };
-        let mut backoff = Backoff::default();
+        let mut backoff = super::patience();
         if partial.offset() > blob.size {
             partial.restart()?;
         }
@@ -95,15 +93,16 @@ impl Target<'_> {
                 Err(e) if e.is_transient() && backoff.again(e.wish()) => {
                     tracing::debug!("{}: going on at byte {}: {e}", blob.digest, partial.offset());
                 }
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.after(backoff.attempt())),
             }
         }
         partial.finish().map(drop).map_err(|e| match e {
-            memobuild_store::StoreError::DigestMismatch { expected, actual, .. } => RegistryError::DigestMismatch {
+            memobuild_store::StoreError::DigestMismatch { expected, actual, size } => RegistryError::DigestMismatch {
                 registry: self.registry.into(),
                 repository: self.repository.to_string(),
                 expected,
                 actual,
+                size,
             },
             other => other.into(),
         })

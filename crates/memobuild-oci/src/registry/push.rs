@@ -14,7 +14,6 @@ use super::{
     Registries, RegistryError,
     client::{Presence, Target, lock},
     exchange::{Answer, Content, Payload, Question, location},
-    retry::Backoff,
 };
 use crate::reference::Reference;
 
@@ -210,7 +209,7 @@ impl Target<'_> {
             unsure: false,
             parts: false,
         };
-        let (mut backoff, mut farthest) = (Backoff::default(), 0);
+        let (mut backoff, mut farthest) = (super::patience(), 0);
         loop {
             let result = upload.step();
             if upload.sent > farthest {
@@ -232,7 +231,7 @@ impl Target<'_> {
             };
             if !again || !backoff.again(error.wish()) {
                 self.cancel(upload.session.as_ref());
-                return Err(error);
+                return Err(error.after(backoff.attempt()));
             }
             tracing::debug!("{}: going on with the upload: {error}", blob.digest);
             (upload.unsure, upload.parts) = (true, true);

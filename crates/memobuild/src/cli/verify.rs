@@ -138,27 +138,43 @@ fn rebuild(
 
 /// What differs, from the outside in; none: nothing.
 fn difference(given: &BaseImage, rebuilt: &BaseImage, ignore_times: bool) -> Result<Option<Vec<String>>, Failure> {
-    let ids = |image: &BaseImage| image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
-    let (old, new) = (ids(given), ids(rebuilt));
     if given.config_bytes == rebuilt.config_bytes {
         return Ok(None);
     }
-    let mut out = Vec::new();
-    if old != new {
-        let trees = |image: &BaseImage| image.tree(&|_, _| {}).map_err(image::failure);
-        let found = first(&trees(given)?, &trees(rebuilt)?, ignore_times);
-        if found.is_none() && ignore_times {
-            return Ok(None);
-        }
-        let layer = old.iter().zip(&new).position(|(a, b)| a != b).unwrap_or(old.len().min(new.len()));
-        let by = history(given, layer).or_else(|| history(rebuilt, layer)).unwrap_or_default();
-        out.push(format!("layer {} of {} differs: {by}", layer + 1, old.len().max(new.len())));
-        out.push(
-            found.unwrap_or_else(|| "the files are the same; they are in other layers, or in another order".into()),
-        );
-    }
-    out.extend(fields(given, rebuilt)?);
+    let mut out = layers(given, rebuilt, ignore_times)?;
+    out.extend(fields(given, rebuilt, ignore_times)?);
     Ok(Some(out).filter(|out| !out.is_empty()))
+}
+
+/// The first layer that differs, and the first file that differs by then.
+fn layers(given: &BaseImage, rebuilt: &BaseImage, ignore_times: bool) -> Result<Vec<String>, Failure> {
+    let count = given.layers.len().max(rebuilt.layers.len());
+    let named = |layer: usize| {
+        let by = history(given, layer).or_else(|| history(rebuilt, layer)).unwrap_or_default();
+        format!("layer {} of {count} differs: {by}", layer + 1)
+    };
+    let grown = |image: &BaseImage, tree: Tree, layer: usize| match layer < image.layers.len() {
+        true => image.with_layer(&tree, layer, &|_, _| {}).map_err(image::failure),
+        false => Ok(tree),
+    };
+    let id = |image: &BaseImage, layer: usize| image.layers.get(layer).map(|layer| layer.diff_id);
+    for image in [given, rebuilt] {
+        image.fetch_unknown(&|_, _| {}).map_err(image::failure)?;
+    }
+    let (mut old, mut new) = (Tree::default(), Tree::default());
+    let mut unequal = None;
+    for layer in 0..count {
+        (old, new) = (grown(given, old, layer)?, grown(rebuilt, new, layer)?);
+        if id(given, layer) == id(rebuilt, layer) {
+            continue;
+        }
+        if let Some(found) = first(&old, &new, ignore_times) {
+            return Ok(vec![named(layer), found]);
+        }
+        unequal.get_or_insert(layer);
+    }
+    let apart = "the files are the same; they are in other layers, or in another order".to_owned();
+    Ok(unequal.filter(|_| !ignore_times).map(|layer| vec![named(layer), apart]).unwrap_or_default())
 }
 
 /// The instruction that made a layer.
@@ -167,10 +183,19 @@ fn history(image: &BaseImage, layer: usize) -> Option<String> {
     Some(entry.created_by.clone())
 }
 
-/// Fields of the config that differ, layers and history's times aside.
-fn fields(given: &BaseImage, rebuilt: &BaseImage) -> Result<Vec<String>, Failure> {
+/// Fields of the config that differ, the list of layers aside.
+fn fields(given: &BaseImage, rebuilt: &BaseImage, ignore_times: bool) -> Result<Vec<String>, Failure> {
     let parse = |bytes: &[u8]| -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
-        serde_json::from_slice(bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))
+        let mut config: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(bytes).map_err(|e| Failure::caused(FailureKind::Cache, &e))?;
+        if ignore_times {
+            config.remove("created");
+            let entries = config.get_mut("history").and_then(|history| history.as_array_mut());
+            entries.into_iter().flatten().filter_map(|entry| entry.as_object_mut()).for_each(|entry| {
+                entry.remove("created");
+            });
+        }
+        Ok(config)
     };
     let (old, new) = (parse(&given.config_bytes)?, parse(&rebuilt.config_bytes)?);
     let mut names: Vec<&String> = old.keys().chain(new.keys()).filter(|name| *name != "rootfs").collect();

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use memobuild_observe::{Observer, TraceEvent};
+use memobuild_observe::{Backoff, Observer, RetryConfig, TraceEvent};
 use memobuild_oci::registry::{Certificates, impatient_agent};
 use queue::{Queue, Taken};
 use ureq::Agent;
@@ -25,9 +25,14 @@ use ureq::Agent;
 const CONNECT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait after each failure in a row; after one more the server is given up. A restart of it is survived.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
+/// After so many failures in a row the server is given up; a restart of it is survived.
+const PATIENCE: RetryConfig = RetryConfig {
+    max_attempts: 5,
+    initial_delay: Duration::from_millis(300),
+    backoff_factor: 3.0,
+    max_delay: Duration::from_secs(8),
+    jitter: true,
+};
 
 /// How long the end of a build waits for what is still to be told.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -103,7 +108,7 @@ impl Observer for Reporter {
 fn tell(to: &Destination, name: &str, queue: &Queue) -> Result<(), String> {
     let id = new_id().map_err(|error| format!("no number can be made up for it: {error}"))?;
     let mut agent: Option<Agent> = None;
-    let mut pauses = PAUSES.into_iter();
+    let mut backoff = Backoff::new(PATIENCE);
     while let Some(Taken { first, events }) = queue.take() {
         let agent = match &agent {
             Some(agent) => agent,
@@ -113,15 +118,14 @@ fn tell(to: &Destination, name: &str, queue: &Queue) -> Result<(), String> {
         loop {
             match post(agent, to, &body) {
                 Ok(()) => {
-                    pauses = PAUSES.into_iter();
+                    backoff.progress();
                     break;
                 }
                 Err(Refusal::Final(why)) => return Err(why),
                 Err(Refusal::Passing(why)) => {
                     // Once more, unless the build is over and this was not the first attempt. The server goes by the
                     // numbers of events: one that it has already is not taken twice.
-                    let first = pauses.len() == PAUSES.len();
-                    match pauses.next().filter(|_| first || !queue.is_closed()) {
+                    match backoff.next_delay(None).filter(|_| backoff.attempt() == 1 || !queue.is_closed()) {
                         Some(pause) => queue.pause(pause),
                         None => return Err(why),
                     }

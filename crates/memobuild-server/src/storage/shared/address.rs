@@ -23,9 +23,11 @@ const CONNECT: (ClientConfigKey, &str) = (ClientConfigKey::ConnectTimeout, "5 se
 
 /// What fails in a way that may pass is tried again for about as long as a client waits.
 fn retry() -> RetryConfig {
+    let rule =
+        memobuild_observe::RetryConfig { max_attempts: 5, max_delay: Duration::from_secs(2), ..Default::default() };
     let backoff =
-        BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2. };
-    RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(20) }
+        BackoffConfig { init_backoff: rule.initial_delay, max_backoff: rule.max_delay, base: rule.backoff_factor };
+    RetryConfig { backoff, max_retries: rule.max_attempts as usize - 1, retry_timeout: Duration::from_secs(20) }
 }
 
 /// A client, and the prefix of all names.
