@@ -17,6 +17,7 @@ use axum::http::Uri;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use memobuild_observe::{Backoff, RetryConfig};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::{clock, metrics::add, trace::Ids};
 
@@ -104,7 +105,7 @@ pub(crate) struct Counts {
 /// All URLs, and what is to be sent to them.
 pub(crate) struct Webhooks {
     queues: Vec<Arc<Queue>>,
-    secret: Arc<RwLock<Vec<u8>>>,
+    secret: Arc<RwLock<Zeroizing<Vec<u8>>>>,
     secret_file: Option<PathBuf>,
     ids: Ids,
     recent: Mutex<HashMap<Event, (Instant, u64)>>,
@@ -155,7 +156,7 @@ impl Webhooks {
     /// Starts a thread for each URL.
     pub(crate) fn start(urls: &[String], secret_file: Option<&Path>, retry: Duration) -> Result<Self, WebhookError> {
         let secret = match (urls, secret_file) {
-            ([], _) => Vec::new(),
+            ([], _) => Zeroizing::default(),
             (_, None) => return Err(WebhookError::NoSecret),
             (_, Some(file)) => read_secret(file)?,
         };
@@ -255,7 +256,7 @@ struct Sender {
     /// For the log: the path and the query may be secret.
     host: String,
     queue: Arc<Queue>,
-    secret: Arc<RwLock<Vec<u8>>>,
+    secret: Arc<RwLock<Zeroizing<Vec<u8>>>>,
     counts: Arc<Counts>,
     retry: Duration,
 }
@@ -338,14 +339,15 @@ fn checked(url: &str) -> Result<String, WebhookError> {
     host.map(str::to_owned).ok_or_else(|| WebhookError::Url(url.chars().take(100).collect()))
 }
 
-fn read_secret(file: &Path) -> Result<Vec<u8>, WebhookError> {
-    let secret = fs::read(file).map_err(|source| WebhookError::File { path: file.to_owned(), source })?;
+fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, WebhookError> {
+    let secret =
+        fs::read(file).map(Zeroizing::new).map_err(|source| WebhookError::File { path: file.to_owned(), source })?;
     // Editors end a file with a newline.
     let secret = secret.trim_ascii_end();
     if secret.len() < SHORTEST_SECRET {
         return Err(WebhookError::Short(file.to_owned()));
     }
-    Ok(secret.to_vec())
+    Ok(Zeroizing::new(secret.to_vec()))
 }
 
 #[cfg(test)]
@@ -383,7 +385,7 @@ mod tests {
         assert!(matches!(start(Some(&file)), Some(WebhookError::Short(_))));
         assert!(matches!(start(None), Some(WebhookError::NoSecret)));
         fs::write(&file, "long enough for this\n").unwrap();
-        assert_eq!(read_secret(&file).unwrap(), b"long enough for this");
+        assert_eq!(**read_secret(&file).unwrap(), *b"long enough for this");
     }
 
     #[test]

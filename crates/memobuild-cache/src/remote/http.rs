@@ -9,6 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use memobuild_observe::Secret;
 use memobuild_oci::registry::{Certificates, impatient_agent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub(super) struct Http {
     agent: OnceLock<Result<Agent, String>>,
     certificates: Certificates,
     base: String,
-    authorization: Option<String>,
+    authorization: Option<Secret>,
 }
 
 /// A record as it travels.
@@ -75,14 +76,14 @@ impl Http {
             agent: OnceLock::new(),
             certificates: options.certificates.clone(),
             base: options.url.trim_end_matches('/').to_owned(),
-            authorization: options.token.as_ref().map(|token| format!("Bearer {token}")),
+            authorization: options.token.as_ref().map(Secret::bearer),
         }
     }
 
     fn request(&self, method: Method, path: &str) -> ureq::http::request::Builder {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         match &self.authorization {
-            Some(authorization) => request.header("authorization", authorization),
+            Some(authorization) => request.header("authorization", authorization.reveal()),
             None => request,
         }
     }

@@ -1,37 +1,22 @@
 //! Which server, and as whom.
 
-use std::fmt;
-
+use memobuild_observe::Secret;
 use memobuild_oci::registry::Certificates;
 
 /// A server of this project, or any cache of the Remote Execution API.
 const SCHEMES: [&str; 4] = ["http://", "https://", "grpc://", "grpcs://"];
 
 /// The server that a build shares its results with.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
     /// One of [`SCHEMES`], a host, and a path if the server is below one; with `grpc` the path is an instance's name.
     pub(crate) url: String,
     /// The bearer token, if there is one.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// What the server is trusted by, and shown.
     pub certificates: Certificates,
     /// Results of RUN steps are shared even if this user has one id only, so that owners are no true ones.
     pub single_owner: bool,
-}
-
-impl fmt::Debug for RemoteOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A token has no business in a log.
-        let Self { url, token, certificates, single_owner } = self;
-        let token = token.as_ref().map(|_| "...");
-        f.debug_struct("RemoteOptions")
-            .field("url", url)
-            .field("token", &token)
-            .field("certificates", certificates)
-            .field("single_owner", single_owner)
-            .finish()
-    }
 }
 
 impl RemoteOptions {

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memobuild_observe::Secret;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::{RegistryError, client::Target, credentials::Credentials, exchange::retry_after};
 
@@ -33,22 +35,22 @@ pub(super) enum Challenge {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
+    token: Option<Secret>,
+    access_token: Option<Secret>,
     expires_in: Option<u64>,
 }
 
 /// An `Authorization`, and how long it holds.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Granted {
-    pub(super) authorization: String,
+    pub(super) authorization: Secret,
     until: Option<Instant>,
     /// Whether it was given to somebody with a name.
     pub(super) named: bool,
 }
 
 impl Granted {
-    pub(super) fn forever(authorization: String) -> Self {
+    pub(super) fn forever(authorization: Secret) -> Self {
         Self { authorization, until: None, named: true }
     }
 
@@ -166,7 +168,7 @@ impl Target<'_> {
                     ("scope", scopes.to_string()),
                     ("grant_type", "refresh_token".into()),
                     ("client_id", "memobuild".into()),
-                    ("refresh_token", token.clone()),
+                    ("refresh_token", token.reveal().to_owned()),
                 ]);
                 agent.post(realm).send_form(form)
             }
@@ -174,7 +176,7 @@ impl Target<'_> {
                 let scopes = scopes.texts().map(|scope| ("scope", scope));
                 let mut request = agent.get(realm).query_pairs(service.chain(scopes));
                 if let Some(basic) = other.as_ref().and_then(Credentials::basic) {
-                    request = request.header("authorization", basic);
+                    request = request.header("authorization", basic.reveal());
                 }
                 // The name and password are not sent on to wherever it leads.
                 request.config().max_redirects(5).build().call()
@@ -195,14 +197,14 @@ impl Target<'_> {
                 });
             }
         }
-        let text = self.read(&mut answer, 1 << 20)?.unwrap_or_default();
+        let text = Zeroizing::new(self.read(&mut answer, 1 << 20)?.unwrap_or_default());
         let token: Token = serde_json::from_slice(&text).unwrap_or_default();
-        let value = [token.token, token.access_token].into_iter().flatten().find(|t| !t.is_empty());
+        let value = [token.token, token.access_token].into_iter().flatten().find(|t| !t.reveal().is_empty());
         let value = value.ok_or_else(|| self.protocol(format!("the token server {realm} gave no token")))?;
         // A little less, for the way there.
         let life = token.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).mul_f64(0.9);
         Ok(Outcome::Granted(Granted {
-            authorization: format!("Bearer {value}"),
+            authorization: value.bearer(),
             until: Instant::now().checked_add(life),
             named: credentials.is_some(),
         }))

@@ -201,7 +201,7 @@ impl Target<'_> {
     /// A token that the registry is shown without being asked for one.
     pub(super) fn fixed_token(&self) -> Option<Granted> {
         match self.inner.options.login(self.registry)? {
-            Login::Token(token) => Some(Granted::forever(format!("Bearer {token}"))),
+            Login::Token(token) => Some(Granted::forever(token.bearer())),
             Login::Password { .. } => None,
         }
     }

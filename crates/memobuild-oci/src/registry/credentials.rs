@@ -8,25 +8,29 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use memobuild_observe::Secret;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 /// What a registry may be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
     Password {
         user: String,
-        password: String,
+        password: Secret,
     },
     /// An OAuth2 refresh token.
-    Identity(String),
+    Identity(Secret),
 }
 
 impl Credentials {
     /// The value of an `Authorization` header, where they can stand in one.
-    pub(super) fn basic(&self) -> Option<String> {
+    pub(super) fn basic(&self) -> Option<Secret> {
         match self {
             Self::Password { user, password } => {
-                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+                let both = Secret::joined(&[user, ":", password.reveal()]);
+                let encoded = Secret::from(BASE64_STANDARD.encode(both.reveal()));
+                Some(Secret::joined(&["Basic ", encoded.reveal()]))
             }
             Self::Identity(_) => None,
         }
@@ -47,13 +51,13 @@ pub(super) struct DockerConfig {
 #[derive(Default, Deserialize)]
 struct Auth {
     #[serde(default)]
-    auth: String,
+    auth: Secret,
     #[serde(default)]
     username: String,
     #[serde(default)]
-    password: String,
+    password: Secret,
     #[serde(rename = "identitytoken", default)]
-    identity_token: String,
+    identity_token: Secret,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +65,7 @@ struct Answer {
     #[serde(rename = "Username")]
     user: String,
     #[serde(rename = "Secret")]
-    secret: String,
+    secret: Secret,
 }
 
 impl DockerConfig {
@@ -71,7 +75,7 @@ impl DockerConfig {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let dir = dir.or_else(|| variable("DOCKER_CONFIG")).or_else(|| Some(variable("HOME")?.join(".docker")));
         let Some(path) = dir.map(|d| d.join("config.json")) else { return Self::default() };
-        let Ok(text) = std::fs::read(&path) else { return Self::default() };
+        let Ok(text) = std::fs::read(&path).map(Zeroizing::new) else { return Self::default() };
         serde_json::from_slice(&text).unwrap_or_else(|e| {
             tracing::warn!("{}: {e}: going on without credentials", path.display());
             Self::default()
@@ -93,12 +97,13 @@ impl DockerConfig {
             .auths
             .get(server)
             .or_else(|| self.auths.iter().find(|(key, _)| host(key) == host(server)).map(|(_, auth)| auth))?;
-        if !auth.identity_token.is_empty() {
+        if !auth.identity_token.reveal().is_empty() {
             return Some(Credentials::Identity(auth.identity_token.clone()));
         }
-        let text = BASE64_STANDARD.decode(&auth.auth).ok().and_then(|t| String::from_utf8(t).ok()).unwrap_or_default();
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(auth.auth.reveal()).unwrap_or_default());
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let (user, password) = match text.split_once(':') {
-            Some((user, password)) => (user.to_owned(), password.trim_end_matches('\0').to_owned()),
+            Some((user, password)) => (user.to_owned(), password.trim_end_matches('\0').into()),
             None => (auth.username.clone(), auth.password.clone()),
         };
         (!user.is_empty()).then_some(Credentials::Password { user, password })
@@ -119,7 +124,8 @@ fn ask(helper: &str, server: &str) -> Option<Credentials> {
     // A helper that does not read its input has failed; its status will say so.
     let _ = child.stdin.take()?.write_all(server.as_bytes());
     let output = child.wait_with_output().ok().filter(|o| o.status.success())?;
-    let answer: Answer = serde_json::from_slice(&output.stdout).ok()?;
+    let text = Zeroizing::new(output.stdout);
+    let answer: Answer = serde_json::from_slice(&text).ok()?;
     Some(match answer.user.as_str() {
         "<token>" => Credentials::Identity(answer.secret),
         _ => Credentials::Password { user: answer.user, password: answer.secret },

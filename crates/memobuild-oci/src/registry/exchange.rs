@@ -326,7 +326,7 @@ fn call(
     granted: Option<&Granted>,
 ) -> Result<Response<Body>, ureq::Error> {
     let mut request = Request::builder().method(question.method.clone()).uri(url);
-    let authorization = granted.map(|g| ("authorization", g.authorization.as_str()));
+    let authorization = granted.map(|g| ("authorization", g.authorization.reveal()));
     for (name, value) in question.headers.iter().copied().chain(authorization) {
         request = request.header(name, value);
     }

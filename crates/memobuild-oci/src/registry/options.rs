@@ -1,6 +1,8 @@
 //! How registries are spoken to: what the user's settings say.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
+
+use memobuild_observe::Secret;
 
 use super::client::HUB;
 use crate::reference::DEFAULT_REGISTRY;
@@ -54,27 +56,18 @@ impl Certificates {
     }
 }
 
-/// What a registry is shown. Its `Debug` keeps the secret.
-#[derive(Clone, PartialEq, Eq)]
+/// What a registry is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
     /// A bearer token that the registry itself understands; no token server is asked.
-    Token(String),
+    Token(Secret),
     /// A name and a password, or what stands for one.
     Password {
         /// The name.
         user: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(_) => f.write_str("Token(..)"),
-            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
-        }
-    }
 }
 
 impl RegistryOptions {

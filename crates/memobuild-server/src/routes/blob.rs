@@ -52,85 +52,68 @@ fn layer(name: Name) -> Result<BlobId, ApiError> {
     })
 }
 
-/// Whether a blob is there
-#[utoipa::path(head, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$")), operation_id = "head_blob",
-    responses(
-        (status = 200, description = "It is there", headers(("ETag" = String, description = "The digest in quotes"), ("Content-Length" = u64, description = "Bytes of the blob"))),
-        (status = 304, description = "The client has it"),
-        (status = 404, description = "It is not there")))]
-pub(super) async fn head(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_head(&app, content(name)?, &headers).await
+/// The handlers of one kind of blobs. Kinds differ in their routes and in how a digest is written.
+macro_rules! handlers {
+    ($kind:ident, $path:tt, $digest:tt, $pattern:tt;
+     $head:ident $head_id:tt $head_doc:tt; $get:ident $get_id:tt $get_doc:tt; $put:ident $put_id:tt $put_doc:tt) => {
+        #[doc = $head_doc]
+        #[utoipa::path(head, path = $path, tag = "blobs", operation_id = $head_id,
+            params(("digest" = String, Path, description = $digest, pattern = $pattern)),
+            responses(
+                (status = 200, description = "It is there", headers(
+                    ("ETag" = String, description = "The digest in quotes"),
+                    ("Content-Length" = u64, description = "Bytes of the blob"))),
+                (status = 304, description = "The client has it"),
+                (status = 404, description = "It is not there")))]
+        pub(super) async fn $head(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+            answer_head(&app, $kind(name)?, &headers).await
+        }
+
+        #[doc = $get_doc]
+        #[utoipa::path(get, path = $path, tag = "blobs", operation_id = $get_id,
+            params(("digest" = String, Path, description = $digest, pattern = $pattern),
+                ("Range" = Option<String>, Header, description = "One range of bytes"),
+                ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
+                ("If-None-Match" = Option<String>, Header, description = "Tags of what the client has"),
+                ("Accept-Encoding" = Option<String>, Header, description = "zstd packs the body")),
+            responses(
+                (status = 200, description = "Its bytes", content_type = "application/octet-stream", body = Vec<u8>,
+                    headers(("ETag" = String, description = "The digest in quotes; with -zstd in them for a packed body"))),
+                (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>,
+                    headers(("Content-Range" = String, description = "Which bytes, of how many"))),
+                (status = 304, description = "The client has it"),
+                (status = 404, description = "It is not there", body = ErrorBody),
+                (status = 416, description = "There are no such bytes", body = ErrorBody)))]
+        pub(super) async fn $get(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
+            answer_get(&app, $kind(name)?, &headers).await
+        }
+
+        #[doc = $put_doc]
+        #[utoipa::path(put, path = $path, tag = "blobs", operation_id = $put_id,
+            params(("digest" = String, Path, description = $digest, pattern = $pattern)),
+            request_body(content = Vec<u8>, content_type = "application/octet-stream",
+                description = "The bytes; chunked or not; packed with Content-Encoding: zstd"),
+            responses(
+                (status = 200, description = "It was there", body = Stored),
+                (status = 201, description = "It is there now, on disk", body = Stored),
+                (status = 400, description = "The digest is another's, or the body ended early", body = ErrorBody),
+                (status = 408, description = "The body comes too slowly", body = ErrorBody),
+                (status = 413, description = "The body is too long", body = ErrorBody),
+                (status = 415, description = "Encoded with something other than zstd", body = ErrorBody),
+                (status = 507, description = "There is no room", body = ErrorBody)))]
+        pub(super) async fn $put(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
+            receive(app, $kind(name)?, request).await
+        }
+    };
 }
 
-/// Whether a layer is there
-#[utoipa::path(head, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$")), operation_id = "head_layer",
-    responses(
-        (status = 200, description = "It is there", headers(("ETag" = String, description = "The digest in quotes"), ("Content-Length" = u64, description = "Bytes of the blob"))),
-        (status = 304, description = "The client has it"),
-        (status = 404, description = "It is not there")))]
-pub(super) async fn head_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_head(&app, layer(name)?, &headers).await
-}
+handlers!(content, "/cache/{digest}", "64 lower-case hexadecimal digits of BLAKE3", "^[0-9a-f]{64}$";
+    head "head_blob" "Whether a blob is there"; get "get_blob" "The bytes of a blob"; put "put_blob" "Stores a blob");
 
-/// The bytes of a blob
-#[utoipa::path(get, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
-        ("If-None-Match" = Option<String>, Header, description = "Tags of what the client has"),
-        ("Accept-Encoding" = Option<String>, Header, description = "zstd packs the body")), operation_id = "get_blob",
-    responses(
-        (status = 200, description = "Its bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(("ETag" = String, description = "The digest in quotes; with -zstd in them for a packed body"))),
-        (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>, headers(("Content-Range" = String, description = "Which bytes, of how many"))),
-        (status = 304, description = "The client has it"),
-        (status = 404, description = "It is not there", body = ErrorBody),
-        (status = 416, description = "There are no such bytes", body = ErrorBody)))]
-pub(super) async fn get(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_get(&app, content(name)?, &headers).await
-}
-
-/// The bytes of a layer
-#[utoipa::path(get, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
-        ("If-None-Match" = Option<String>, Header, description = "Tags of what the client has"),
-        ("Accept-Encoding" = Option<String>, Header, description = "zstd packs the body")), operation_id = "get_layer",
-    responses(
-        (status = 200, description = "Its bytes", content_type = "application/octet-stream", body = Vec<u8>, headers(("ETag" = String, description = "The digest in quotes; with -zstd in them for a packed body"))),
-        (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>, headers(("Content-Range" = String, description = "Which bytes, of how many"))),
-        (status = 304, description = "The client has it"),
-        (status = 404, description = "It is not there", body = ErrorBody),
-        (status = 416, description = "There are no such bytes", body = ErrorBody)))]
-pub(super) async fn get_layer(State(app): State<Arc<App>>, name: Name, headers: HeaderMap) -> Answer {
-    answer_get(&app, layer(name)?, &headers).await
-}
-
-/// Stores a blob
-#[utoipa::path(put, path = "/cache/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of BLAKE3", pattern = "^[0-9a-f]{64}$")), operation_id = "put_blob", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes; chunked or not; packed with Content-Encoding: zstd"),
-    responses(
-        (status = 200, description = "It was there", body = Stored),
-        (status = 201, description = "It is there now, on disk", body = Stored),
-        (status = 400, description = "The digest is another's, or the body ended early", body = ErrorBody),
-        (status = 408, description = "The body comes too slowly", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "Encoded with something other than zstd", body = ErrorBody),
-        (status = 507, description = "There is no room", body = ErrorBody)))]
-pub(super) async fn put(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
-    receive(app, content(name)?, request).await
-}
-
-/// Stores a layer
-#[utoipa::path(put, path = "/cache/layer/{digest}", tag = "blobs", params(("digest" = String, Path, description = "64 lower-case hexadecimal digits of SHA-256, with or without sha256:", pattern = "^(sha256:)?[0-9a-f]{64}$")), operation_id = "put_layer", request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes; chunked or not; packed with Content-Encoding: zstd"),
-    responses(
-        (status = 200, description = "It was there", body = Stored),
-        (status = 201, description = "It is there now, on disk", body = Stored),
-        (status = 400, description = "The digest is another's, or the body ended early", body = ErrorBody),
-        (status = 408, description = "The body comes too slowly", body = ErrorBody),
-        (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 415, description = "Encoded with something other than zstd", body = ErrorBody),
-        (status = 507, description = "There is no room", body = ErrorBody)))]
-pub(super) async fn put_layer(State(app): State<Arc<App>>, name: Name, request: Request) -> Answer {
-    receive(app, layer(name)?, request).await
-}
+handlers!(layer, "/cache/layer/{digest}", "64 lower-case hexadecimal digits of SHA-256, with or without sha256:",
+    "^(sha256:)?[0-9a-f]{64}$";
+    head_layer "head_layer" "Whether a layer is there"; get_layer "get_layer" "The bytes of a layer";
+    put_layer "put_layer" "Stores a layer");
 
 pub(crate) async fn answer_head(app: &Arc<App>, id: BlobId, headers: &HeaderMap) -> Answer {
     let size = match app.storage.blob_at_once(id, 0) {

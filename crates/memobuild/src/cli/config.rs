@@ -6,6 +6,7 @@ use std::{
 };
 
 use memobuild_engine::RemoteOptions;
+use memobuild_observe::Secret;
 use memobuild_oci::{
     reference::Reference,
     registry::{Certificates, HostOptions, Login, RegistryOptions},
@@ -102,9 +103,10 @@ pub(crate) fn remote(flag: Option<&str>) -> Result<Option<RemoteOptions>, Failur
 }
 
 /// `MEMOBUILD_REMOTE_TOKEN`, else `MEMOBUILD_TOKEN`, unless that one is a registry's: a server is not to see it.
-pub(crate) fn remote_token() -> Option<String> {
+pub(crate) fn remote_token() -> Option<Secret> {
     let own = variable("MEMOBUILD_REMOTE_TOKEN");
-    own.or_else(|| variable("MEMOBUILD_TOKEN").filter(|_| variable("MEMOBUILD_REGISTRY").is_none()))
+    let token = own.or_else(|| variable("MEMOBUILD_TOKEN").filter(|_| variable("MEMOBUILD_REGISTRY").is_none()));
+    token.map(Secret::from)
 }
 
 /// How registries are spoken to.
@@ -142,10 +144,10 @@ fn directory(file: &Path) -> PathBuf {
 
 /// `MEMOBUILD_TOKEN` for `MEMOBUILD_REGISTRY`: `USER:PASSWORD`, or a bearer token.
 fn login() -> Option<(String, Login)> {
-    let (registry, token) = (variable("MEMOBUILD_REGISTRY")?, variable("MEMOBUILD_TOKEN")?);
-    let login = match token.split_once(':') {
+    let (registry, token) = (variable("MEMOBUILD_REGISTRY")?, Secret::from(variable("MEMOBUILD_TOKEN")?));
+    let login = match token.reveal().split_once(':') {
         Some((user, password)) => Login::Password { user: user.into(), password: password.into() },
-        None => Login::Token(token),
+        None => Login::Token(token.clone()),
     };
     Some((registry, login))
 }

@@ -12,7 +12,11 @@ use memobuild_oci::{
 };
 use memobuild_store::Store;
 
-use super::{CliResult, Failure, image, progress_of::Told, text};
+use super::{
+    CliResult, Failure, image,
+    progress_of::{ProgressArgs, Told},
+    text,
+};
 use crate::progress::{Progress, ProgressMode};
 
 /// Give images of memobuild's store to docker, podman or containerd on this machine
@@ -33,13 +37,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
     namespace: Option<String>,
 
-    /// How progress is shown on standard error
-    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
-    progress: ProgressMode,
-
-    /// Show no progress, print the images' IDs
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: ProgressArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -99,12 +98,11 @@ pub(crate) fn run(args: &LoadArgs) -> CliResult {
     let _lease = store.lease()?;
     let runtime = runtime(to.map(RuntimeKind::from), args.namespace.as_deref())?;
     let registries = image::registries()?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     for named in named {
         let opened = image::opened(&store, &named, &registries)?;
         let names = vec![named.name.clone().with_default_tag()];
-        let loaded = give(&store, &runtime, &opened, names.clone(), mode)?;
-        match args.quiet {
+        let loaded = give(&store, &runtime, &opened, names.clone(), args.shown.mode())?;
+        match args.shown.quiet {
             true => text::to_stdout(&format!("{}\n", loaded.id))?,
             false => text::to_stdout(&said(&names, &runtime, &loaded))?,
         }

@@ -5,9 +5,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use memobuild_observe::{Observer as _, TraceEvent};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, ProgressMode};
+
+/// What commands that only move images say of their display.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ProgressArgs {
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
+    progress: ProgressMode,
+
+    /// Show no progress, print digests only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+impl ProgressArgs {
+    pub(crate) fn mode(self) -> ProgressMode {
+        if self.quiet { ProgressMode::Quiet } else { self.progress }
+    }
+}
 
 /// Passes on how far it is, ten times a second at most.
 pub(crate) struct Told<'a> {

@@ -10,8 +10,12 @@ use memobuild_oci::{
 };
 use memobuild_store::Store;
 
-use super::{CliResult, Failure, env, image, progress_of::Told, text};
-use crate::progress::{Progress, ProgressMode};
+use super::{
+    CliResult, Failure, env, image,
+    progress_of::{ProgressArgs, Told},
+    text,
+};
+use crate::progress::Progress;
 
 /// Fetch an image from a registry into memobuild's store
 #[derive(Debug, Args)]
@@ -25,13 +29,8 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// How progress is shown on standard error
-    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
-    progress: ProgressMode,
-
-    /// Show no progress, print the digest
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: ProgressArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -60,8 +59,7 @@ fn pull(store: &Store, name: &Reference, args: &PullArgs) -> Result<String, Fail
     let registries = image::registries()?;
     let found = images::open(&ImageSource::Registry(name.clone()), &platform, store, &registries);
     let found = found.map_err(image::failure)?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
-    let progress = Arc::new(Progress::start(mode));
+    let progress = Arc::new(Progress::start(args.shown.mode()));
     let told = Told::new(&progress, format!("pulling {}", name.familiar()));
     let fetched = found.pull(&|done, total| told.tell(done, total));
     progress.finish();
@@ -83,7 +81,7 @@ fn pull(store: &Store, name: &Reference, args: &PullArgs) -> Result<String, Fail
         caches: Vec::new(),
     };
     stored.tag(store, std::slice::from_ref(name)).map_err(image::failure)?;
-    Ok(match args.quiet {
+    Ok(match args.shown.quiet {
         true => format!("{}\n", found.pinned),
         false => format!("{}@{}\n", name.familiar(), found.pinned),
     })

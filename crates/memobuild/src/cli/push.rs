@@ -10,8 +10,12 @@ use memobuild_oci::{
     reference::Reference,
 };
 
-use super::{CliResult, Failure, config, export, image, progress_of::Told, text, values};
-use crate::progress::{Progress, ProgressMode};
+use super::{
+    CliResult, Failure, config, export, image,
+    progress_of::{ProgressArgs, Told},
+    text, values,
+};
+use crate::progress::Progress;
 
 /// Push an image of memobuild's store to a registry
 #[derive(Debug, Args)]
@@ -29,13 +33,8 @@ pub(crate) struct PushArgs {
     #[arg(long, value_name = "OPTIONS", value_parser = options)]
     options: Option<Output>,
 
-    /// How progress is shown on standard error
-    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
-    progress: ProgressMode,
-
-    /// Show no progress, print the digest
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: ProgressArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -61,8 +60,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     let base = image::opened(&store, &named, &registries)?;
     let output = args.options.clone().unwrap_or_else(|| Output::new(OutputKind::Image));
     let output = Output { push: true, ..output };
-    let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
-    let progress = Arc::new(Progress::start(mode));
+    let progress = Arc::new(Progress::start(args.shown.mode()));
     let what = names.iter().map(Reference::familiar).collect::<Vec<_>>().join(", ");
     let told = Told::new(&progress, format!("pushing {what}"));
     let early = Early::start(&registries, &store, &names);
@@ -81,7 +79,7 @@ pub(crate) fn run(args: &PushArgs) -> CliResult {
     progress.finish();
     let mut report = report.map_err(export::output_failure)?;
     (report.sent, report.present) = (report.sent + before, report.present.saturating_sub(before));
-    match args.quiet {
+    match args.shown.quiet {
         true => text::to_stdout(&format!("{}\n", manifest.digest))?,
         false => text::to_stdout(&pushed(&names, &manifest, &report))?,
     }

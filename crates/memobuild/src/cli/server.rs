@@ -82,10 +82,11 @@ Examples:
   For others:
     memobuild server token add ci --tokens /etc/memobuild/tokens --scope write
     memobuild server --listen 0.0.0.0:8080 --data-dir /var/cache/memobuild-server \\
-      --tokens /etc/memobuild/tokens --tls-cert /etc/memobuild/tls.crt --tls-key /etc/memobuild/tls.key
+      --tokens /etc/memobuild/tokens \\
+      --tls-cert /etc/memobuild/tls.crt --tls-key /etc/memobuild/tls.key
   One of several that share a bucket and a database:
-    memobuild server --listen 0.0.0.0:8080 --data-dir /var/tmp/memobuild-server \
-      --tokens /etc/memobuild/tokens \
+    memobuild server --listen 0.0.0.0:8080 --data-dir /var/tmp/memobuild-server \\
+      --tokens /etc/memobuild/tokens \\
       --storage s3://bucket/prefix --metadata postgres://memobuild@db.example/memobuild";
 
 pub(crate) fn run(args: ServerArgs) -> CliResult {

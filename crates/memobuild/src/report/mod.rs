@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use memobuild_observe::{Backoff, Observer, RetryConfig, TraceEvent};
+use memobuild_observe::{Backoff, Observer, RetryConfig, Secret, TraceEvent};
 use memobuild_oci::registry::{Certificates, impatient_agent};
 use queue::{Queue, Taken};
 use ureq::Agent;
@@ -43,23 +43,25 @@ pub(crate) struct Destination {
     /// `http://` or `https://`, a host, perhaps a path; without a slash at its end.
     pub(crate) url: String,
     /// A bearer token.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Secret>,
     /// What the server is trusted by, and shown.
     pub(crate) certificates: Certificates,
 }
 
 impl Destination {
     /// A server, with the token that it is shown; `None` if it is none that can be told.
-    pub(crate) fn new(url: &str, token: Option<&str>) -> Option<Self> {
+    pub(crate) fn new(url: &str, token: Option<&Secret>) -> Option<Self> {
         let url = url.trim_end_matches('/');
         let (scheme, host) = url.split_once("://")?;
         if !matches!(scheme, "http" | "https") || host.is_empty() {
             return None;
         }
         // USER:PASSWORD is a registry's.
-        let token = token.map(str::trim).filter(|token| !token.contains(':') && !token.chars().any(char::is_control));
+        let token = token
+            .map(|token| token.reveal().trim())
+            .filter(|token| !token.contains(':') && !token.chars().any(char::is_control));
         let certificates = Certificates::default();
-        Some(Self { url: url.to_owned(), token: token.map(str::to_owned), certificates })
+        Some(Self { url: url.to_owned(), token: token.map(Secret::from), certificates })
     }
 }
 
@@ -153,7 +155,7 @@ fn post(agent: &Agent, to: &Destination, body: &[u8]) -> Result<(), Refusal> {
         .build()
         .header("content-type", "application/json");
     if let Some(token) = &to.token {
-        request = request.header("authorization", format!("Bearer {token}"));
+        request = request.header("authorization", token.bearer().reveal());
     }
     let status = match request.send(body) {
         Ok(response) => response.status().as_u16(),

@@ -97,7 +97,7 @@ impl Grpc {
             }
             endpoint = endpoint.tls_config(tls).map_err(|e| wrong(&e))?;
         }
-        let authorization = token.as_ref().map(|token| format!("Bearer {token}").parse()).transpose();
+        let authorization = token.as_ref().map(|token| token.bearer().reveal().parse()).transpose();
         let authorization = authorization.map_err(|_| RemoteError::Foreign("the token can't be sent".into()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -45,7 +45,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let reports = !args.no_report;
     let request = request::from_args(args)?;
     let told = request.remote.as_ref().filter(|_| reports).and_then(|remote| {
-        let to = reporting::Destination::new(remote.url(), remote.token.as_deref())?;
+        let to = reporting::Destination::new(remote.url(), remote.token.as_ref())?;
         Some(reporting::Destination { certificates: remote.certificates.clone(), ..to })
     });
     refuse_terminal(&request, io::stdout().is_terminal())?;
