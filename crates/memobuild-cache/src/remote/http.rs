@@ -38,6 +38,7 @@ pub(super) struct Http {
     certificates: Certificates,
     base: String,
     authorization: Option<String>,
+    traceparent: Option<String>,
 }
 
 /// A record as it travels.
@@ -76,15 +77,18 @@ impl Http {
             certificates: options.certificates.clone(),
             base: options.url.trim_end_matches('/').to_owned(),
             authorization: options.token.as_ref().map(|token| format!("Bearer {token}")),
+            traceparent: options.trace.map(|trace| trace.to_string()),
         }
     }
 
     fn request(&self, method: Method, path: &str) -> ureq::http::request::Builder {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        match &self.authorization {
-            Some(authorization) => request.header("authorization", authorization),
-            None => request,
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in [("authorization", &self.authorization), ("traceparent", &self.traceparent)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
+        request
     }
 
     fn agent(&self) -> Result<&Agent, RemoteError> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use memobuild_observe::TraceContext;
 use memobuild_oci::registry::Certificates;
 
 /// A server of this project, or any cache of the Remote Execution API.
@@ -18,18 +19,21 @@ pub struct RemoteOptions {
     pub certificates: Certificates,
     /// Results of RUN steps are shared even if this user has one id only, so that owners are no true ones.
     pub single_owner: bool,
+    /// What requests are part of: the server's logs name it.
+    pub trace: Option<TraceContext>,
 }
 
 impl fmt::Debug for RemoteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A token has no business in a log.
-        let Self { url, token, certificates, single_owner } = self;
+        let Self { url, token, certificates, single_owner, trace } = self;
         let token = token.as_ref().map(|_| "...");
         f.debug_struct("RemoteOptions")
             .field("url", url)
             .field("token", &token)
             .field("certificates", certificates)
             .field("single_owner", single_owner)
+            .field("trace", trace)
             .finish()
     }
 }
@@ -52,7 +56,8 @@ impl RemoteOptions {
         if host.is_empty() || !rest.chars().all(plain) {
             return Err(format!("{url:?} is no address of a server"));
         }
-        Ok(Self { url: url.to_owned(), token: None, certificates: Certificates::default(), single_owner: false })
+        let certificates = Certificates::default();
+        Ok(Self { url: url.to_owned(), token: None, certificates, single_owner: false, trace: None })
     }
 
     /// Whether it speaks the Remote Execution API.
