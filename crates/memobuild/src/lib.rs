@@ -7,8 +7,8 @@
 //! [`logging`] has what becomes of a build's events written to the log.
 //!
 //! [`cli`] is the command line: one file for each command, which turns arguments into calls of the crates below and
-//! their answers into text. It knows how nothing is done; it is the only place that knows flags, terminals and exit codes,
-//! and environment variables but for those of logs and traces.
+//! their answers into text. It knows how nothing is done; it is the only place that knows flags, terminals and exit
+//! codes, and environment variables but for those of logs and traces.
 #![forbid(unsafe_code)]
 
 pub mod cli;
