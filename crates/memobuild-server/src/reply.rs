@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
+use memobuild_observe::log_cas_verify_fail;
 use serde_json::{Map, Value};
 
 use crate::{peer::Client, storage::StorageError};
@@ -121,6 +122,7 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Integrity { expected, actual, size } => {
+                log_cas_verify_fail!(expected, actual, size);
                 Self::bad("cas_integrity_failure", "the body is not what its digest names")
                     .with("expected", expected.to_string())
                     .with("actual", actual.to_string())

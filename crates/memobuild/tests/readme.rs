@@ -103,6 +103,20 @@ fn the_commands_in_the_page_on_explanations_work() {
 }
 
 #[test]
+fn the_commands_in_the_page_on_observability_work() {
+    let place = place();
+    let ran = run_all(&place, include_str!("../../../docs/observability.md"));
+    assert!(ran >= 10, "only {ran} commands were found");
+    assert!(place.read("../build.log").lines().all(|line| line.starts_with('{')));
+    assert!(place.read("../builds.csv").lines().count() > 5);
+    // The page names all that is printed.
+    let (metrics, page) = (place.read("../memobuild.prom"), include_str!("../../../docs/observability.md"));
+    let families = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let unnamed: Vec<&str> = families.filter(|family| !page.contains(&format!("`{family}`"))).collect();
+    assert!(metrics.contains("memobuild_builds_total{result=\"success\"}") && unnamed.is_empty(), "{unnamed:?}");
+}
+
+#[test]
 fn the_commands_in_the_first_page_work() {
     let page = include_str!("../../../docs/start.md");
     let Some(place) = place_of(page) else { return };

@@ -39,6 +39,7 @@ pub(super) struct Http {
     certificates: Certificates,
     base: String,
     authorization: Option<Secret>,
+    traceparent: Option<String>,
 }
 
 /// A record as it travels.
@@ -77,15 +78,19 @@ impl Http {
             certificates: options.certificates.clone(),
             base: options.url.trim_end_matches('/').to_owned(),
             authorization: options.token.as_ref().map(Secret::bearer),
+            traceparent: options.trace.map(|trace| trace.to_string()),
         }
     }
 
     fn request(&self, method: Method, path: &str) -> ureq::http::request::Builder {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        match &self.authorization {
-            Some(authorization) => request.header("authorization", authorization.reveal()),
-            None => request,
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let authorization = self.authorization.as_ref().map(Secret::reveal);
+        for (name, value) in [("authorization", authorization), ("traceparent", self.traceparent.as_deref())] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
+        request
     }
 
     fn agent(&self) -> Result<&Agent, RemoteError> {

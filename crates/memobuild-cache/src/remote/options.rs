@@ -1,6 +1,6 @@
 //! Which server, and as whom.
 
-use memobuild_observe::Secret;
+use memobuild_observe::{Secret, TraceContext};
 use memobuild_oci::registry::Certificates;
 
 /// A server of this project, or any cache of the Remote Execution API.
@@ -17,6 +17,8 @@ pub struct RemoteOptions {
     pub certificates: Certificates,
     /// Results of RUN steps are shared even if this user has one id only, so that owners are no true ones.
     pub single_owner: bool,
+    /// What requests are part of: the server's logs name it.
+    pub trace: Option<TraceContext>,
 }
 
 impl RemoteOptions {
@@ -37,7 +39,8 @@ impl RemoteOptions {
         if host.is_empty() || !rest.chars().all(plain) {
             return Err(format!("{url:?} is no address of a server"));
         }
-        Ok(Self { url: url.to_owned(), token: None, certificates: Certificates::default(), single_owner: false })
+        let certificates = Certificates::default();
+        Ok(Self { url: url.to_owned(), token: None, certificates, single_owner: false, trace: None })
     }
 
     /// Whether it speaks the Remote Execution API.

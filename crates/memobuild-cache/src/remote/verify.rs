@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
 };
 
+use memobuild_observe::log_cas_verify_fail;
 use memobuild_tree::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 
@@ -39,13 +40,16 @@ impl<R: Remote> Remote for Verify<R> {
         let fetched = self.0.fetch(blob, &mut checked);
         let Checked { hasher, left, over, .. } = checked;
         if over {
+            log_cas_verify_fail!(blob.digest, "more bytes than it has", blob.size);
             return Err(RemoteError::Damaged(blob.digest));
         }
         fetched?;
-        match left == 0 && Sha256Digest::from_bytes(hasher.finalize().into()) == blob.digest {
-            true => Ok(()),
-            false => Err(RemoteError::Damaged(blob.digest)),
+        let actual = Sha256Digest::from_bytes(hasher.finalize().into());
+        if left == 0 && actual == blob.digest {
+            return Ok(());
         }
+        log_cas_verify_fail!(blob.digest, actual, blob.size - left);
+        Err(RemoteError::Damaged(blob.digest))
     }
 
     fn send(&self, blob: &Blob, from: &mut File) -> Result<(), RemoteError> {

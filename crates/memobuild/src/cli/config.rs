@@ -14,6 +14,7 @@ use memobuild_oci::{
 use serde::Deserialize;
 
 use super::{Failure, env::display_path};
+use crate::telemetry::trace;
 
 /// What the file may say.
 #[derive(Debug, Default, Deserialize)]
@@ -99,6 +100,7 @@ pub(crate) fn remote(flag: Option<&str>) -> Result<Option<RemoteOptions>, Failur
     options.single_owner = file.single_owner;
     options.certificates = certificates("remote", file.ca, file.keypair, &dir)?;
     options.token = remote_token();
+    options.trace = Some(trace().own);
     Ok(Some(options))
 }
 

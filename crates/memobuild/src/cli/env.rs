@@ -1,9 +1,6 @@
-//! What the environment decides: the cache directory, the logs, the image's time.
+//! What the environment decides: the cache directory, the image's time.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use memobuild_store::Store;
 
@@ -46,21 +43,6 @@ pub(crate) fn display_path(path: &Path) -> String {
         Some(rest) => format!("~/{}", rest.display()),
         None => path.display().to_string(),
     }
-}
-
-/// Diagnostic logs on standard error: what `RUST_LOG` asks for, as JSON lines with `MEMOBUILD_JSON_LOGS=1`. Without
-/// either nothing is set up, which costs nothing.
-pub(crate) fn start_logging() {
-    let json = std::env::var("MEMOBUILD_JSON_LOGS").is_ok_and(|v| matches!(v.as_str(), "1" | "true"));
-    if !json && std::env::var_os("RUST_LOG").is_none() {
-        return;
-    }
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // A second call can't happen: the command line is read once.
-    let _ = if json { builder.json().try_init() } else { builder.with_ansi(text::stderr_colour()).try_init() };
 }
 
 /// `SOURCE_DATE_EPOCH` as text, where it is set.

@@ -17,6 +17,7 @@ mod export;
 mod failure;
 mod generate;
 mod graph;
+mod history;
 mod image;
 mod images;
 mod inspect;
@@ -26,6 +27,7 @@ mod progress_of;
 mod prune;
 mod pull;
 mod push;
+mod record;
 mod server;
 #[cfg(feature = "sign")]
 mod sign;
@@ -36,7 +38,7 @@ mod values;
 mod verify;
 
 use failure::{CliResult, Failure};
-pub(crate) use text::{bytes, colours_allowed, cut, paint, seconds, terminal_is_dumb};
+pub(crate) use text::{bytes, colours_allowed, cut, paint, seconds, stderr_colour, terminal_is_dumb, without_password};
 
 /// Builds container images from Dockerfiles: no daemon, no root, and only what changed runs again.
 #[derive(Debug, Parser)]
@@ -50,8 +52,11 @@ const AFTER_HELP: &str = "\
 Environment:
   MEMOBUILD_CACHE_DIR  where results are kept
                        [default: $XDG_CACHE_HOME/memobuild, ~/.cache/memobuild]
-  MEMOBUILD_JSON_LOGS  1: diagnostic logs as JSON lines
-  RUST_LOG             which diagnostic logs are written
+  MEMOBUILD_JSON_LOGS  1 or true: logs as JSON lines
+  RUST_LOG             which logs are written, like memobuild=debug
+  TRACEPARENT          trace (W3C) that a build is part of
+  OTEL_EXPORTER_OTLP_ENDPOINT
+                       collector that spans of builds are sent to
   MEMOBUILD_CONFIG     settings of registries [default: ~/.config/memobuild/config.toml]
   MEMOBUILD_REGISTRY, MEMOBUILD_REPO
                        where images go that are pushed without a name
@@ -74,6 +79,7 @@ enum Command {
     Check(check::CheckArgs),
     Graph(graph::GraphArgs),
     ExplainCache(Box<explain::ExplainArgs>),
+    History(history::HistoryArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
@@ -96,7 +102,9 @@ enum Command {
 /// Runs the command that the process's arguments name. The exit code is the one to end with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    env::start_logging();
+    if let Err(error) = crate::logging::init_if_asked() {
+        return Failure::new(error.kind(), error.to_string()).report();
+    }
     let run = || run(cli.command);
     // Trees may be deep, and whoever handles them recurses: a thread with the stack for it does all the work.
     let thread = std::thread::Builder::new().name("main".into()).stack_size(memobuild_tree::codec::STACK);
@@ -116,6 +124,7 @@ fn run(command: Command) -> CliResult {
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
         Command::ExplainCache(args) => explain::run(&args),
+        Command::History(args) => history::run(args),
         Command::Images(args) => images::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),

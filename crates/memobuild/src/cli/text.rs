@@ -85,6 +85,17 @@ pub(crate) fn ago(then: SystemTime, now: SystemTime) -> String {
     format!("{n} {unit}{} ago", if n == 1 { "" } else { "s" })
 }
 
+/// An address without the name and password that may be in it.
+pub(crate) fn without_password(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => match rest.split_once('/').map_or(rest, |(host, _)| host).rsplit_once('@') {
+            Some((login, _)) => format!("{scheme}://{}", rest.get(login.len() + 1..).unwrap_or_default()),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    }
+}
+
 /// A duration as progress shows it: `0.2s`, `75.3s`.
 pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
@@ -146,6 +157,14 @@ mod tests {
             [1, 59, 60, 7200, 86_400, 5_000_000].into_iter().map(|s| ago(now - Duration::from_secs(s), now)).collect();
         assert_eq!(shown.join(", "), "just now, 59 seconds ago, 1 minute ago, 2 hours ago, 1 day ago, 1 month ago");
         assert_eq!(ago(now + Duration::from_secs(9), now), "just now");
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_not_shown() {
+        assert_eq!(without_password("https://me:secret@c.example/x"), "https://c.example/x");
+        assert_eq!(without_password("http://me@secret@c.example"), "http://c.example");
+        assert_eq!(without_password("http://c.example/a@b"), "http://c.example/a@b");
+        assert_eq!(without_password("c.example"), "c.example");
     }
 
     #[test]

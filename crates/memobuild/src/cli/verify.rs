@@ -15,10 +15,13 @@ use memobuild_tree::{Dir, Meta, Node, Tree, path::display};
 
 use super::{
     CliResult, Failure,
-    build::{BuildArgs, request},
+    build::{self, BuildArgs, request},
     env, image, signals, text,
 };
-use crate::progress::{Progress, ProgressMode};
+use crate::{
+    logging,
+    progress::{Progress, ProgressMode},
+};
 
 /// Build an image again, from nothing, and compare: says what differs first
 #[derive(Debug, Args)]
@@ -126,7 +129,7 @@ fn rebuild(
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
     let progress = Arc::new(Progress::start(mode));
-    let observer: Arc<dyn Observer> = Arc::clone(&progress) as Arc<dyn Observer>;
+    let observer = logging::beside(Arc::clone(&progress) as Arc<dyn Observer>, &build::name(&request));
     let result = memobuild_engine::build(fresh, &request, &observer, &cancel);
     progress.finish();
     match (result, interrupt.signal()) {

@@ -5,7 +5,7 @@
 //! asynchronous ones (`b`, `e`), as they overlap with all else.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, BufWriter, Write},
     path::Path,
@@ -13,8 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memobuild_observe::{Observer, StepInfo, StepOutcome, TraceEvent};
+use memobuild_observe::{Observer, TraceEvent};
 use serde_json::{Value, json};
+
+use crate::telemetry::timeline::{Change, End, Note, Span, Timeline, What};
 
 /// Writes a build's events to a file.
 pub(crate) struct TraceFile {
@@ -45,28 +47,19 @@ impl Observer for TraceFile {
     }
 }
 
-/// A step under way.
-struct Running {
-    since: Duration,
-    lane: usize,
-    reason: String,
-}
-
 /// The lines of the file.
 struct Lines<W: Write> {
     out: W,
     any: bool,
     failed: Option<io::Error>,
-    steps: HashMap<usize, StepInfo>,
-    running: BTreeMap<usize, Running>,
-    /// What began and has not ended, besides steps.
-    open: BTreeSet<String>,
+    timeline: Timeline,
+    /// Of steps under way, by the numbers of their spans.
+    lanes: BTreeMap<usize, usize>,
 }
 
 impl<W: Write> Lines<W> {
     fn new(out: W) -> Self {
-        let (steps, running, open) = Default::default();
-        Self { out, any: false, failed: None, steps, running, open }
+        Self { out, any: false, failed: None, timeline: Timeline::default(), lanes: BTreeMap::new() }
     }
 
     fn write(&mut self, event: &Value) {
@@ -87,78 +80,72 @@ impl<W: Write> Lines<W> {
 
     /// The lowest lane that is free; 0 is for what belongs to no step.
     fn lane(&self) -> usize {
-        let taken: BTreeSet<usize> = self.running.values().map(|running| running.lane).collect();
+        let taken: BTreeSet<usize> = self.lanes.values().copied().collect();
         (1..).find(|lane| !taken.contains(lane)).unwrap_or(1)
     }
 
     fn event(&mut self, at: Duration, event: TraceEvent) {
-        match event {
-            TraceEvent::BuildStarted { steps } => {
-                self.steps = steps.into_iter().map(|step| (step.id, step)).collect();
+        for change in self.timeline.apply(at, event) {
+            match change {
+                Change::Began(span) => self.began(at, &span),
+                Change::Ended(span, end) => self.ended(at, &span, &end),
+                Change::Noted(note) => self.noted(at, note),
             }
-            TraceEvent::NodeExecuting { step, reason, .. } => {
-                let lane = self.lane();
-                self.running.insert(step, Running { since: at, lane, reason });
-            }
-            TraceEvent::NodeDone { step, outcome, duration } => self.done(at, step, &outcome, duration),
-            TraceEvent::RemoteSync { what, done, finished, .. } => {
-                self.other(at, "transfer", &what, finished, Some(done))
-            }
-            TraceEvent::Exporting { what, finished } => self.other(at, "export", &what, finished, None),
-            TraceEvent::LayerBuilt { digest, size } => {
-                self.instant(at, "layer", &json!({ "digest": digest, "bytes": size }));
-            }
-            TraceEvent::Warning { message } => self.instant(at, "warning", &json!({ "message": message })),
-            TraceEvent::Error { message } => self.instant(at, "error", &json!({ "message": message })),
-            TraceEvent::BuildFinished { ok, duration, cached, executed } => {
-                self.write(&json!({
-                    "name": "build", "cat": "build", "ph": "X", "pid": 1, "tid": 0,
-                    "ts": micros(at.saturating_sub(duration)), "dur": micros(duration),
-                    "args": { "ok": ok, "cached": cached, "executed": executed },
-                }));
-            }
-            _ => {}
         }
     }
 
-    fn done(&mut self, at: Duration, step: usize, outcome: &StepOutcome, duration: Duration) {
-        let running = self.running.remove(&step);
-        // One that was taken from the cache was never seen to begin.
-        let since = running.as_ref().map_or(at.saturating_sub(duration), |running| running.since);
-        let lane = running.as_ref().map_or_else(|| self.lane(), |running| running.lane);
-        let info = self.steps.get(&step);
-        let mut args = serde_json::to_value(outcome).unwrap_or_default();
-        if let Value::Object(args) = &mut args {
-            args.insert("step".into(), step.into());
-            args.extend(info.map(|info| ("stage".to_owned(), info.stage.clone().into())));
-            args.extend(running.map(|running| ("why".to_owned(), running.reason.into())));
+    fn began(&mut self, at: Duration, span: &Span) {
+        match span.what {
+            What::Step { .. } => {
+                let lane = self.lane();
+                self.lanes.insert(span.number, lane);
+            }
+            What::Transfer { .. } | What::Export { .. } => self.half(at, span, "b"),
+            What::Build => {}
         }
-        let name = info.map_or_else(|| format!("step {step}"), |info| info.label.clone());
+    }
+
+    fn ended(&mut self, at: Duration, span: &Span, end: &End) {
+        let (cat, lane, args) = match (&span.what, end) {
+            (What::Step { info, reason }, End::Step(outcome)) => {
+                let mut args = serde_json::to_value(outcome).unwrap_or_default();
+                if let Value::Object(args) = &mut args {
+                    args.insert("step".into(), info.id.into());
+                    args.insert("stage".into(), info.stage.as_str().into());
+                    args.extend(reason.as_deref().map(|reason| ("why".to_owned(), reason.into())));
+                }
+                ("step", self.lanes.remove(&span.number).unwrap_or_default(), args)
+            }
+            (_, End::Build { ok, cached, executed }) => {
+                ("build", 0, json!({ "ok": ok, "cached": cached, "executed": executed }))
+            }
+            _ => return self.half(at, span, "e"),
+        };
         self.write(&json!({
-            "name": name, "cat": "step", "ph": "X", "pid": 1, "tid": lane,
-            "ts": micros(since), "dur": micros(at.saturating_sub(since)), "args": args,
+            "name": span.name(), "cat": cat, "ph": "X", "pid": 1, "tid": lane,
+            "ts": micros(span.began), "dur": micros(at.saturating_sub(span.began)), "args": args,
         }));
     }
 
-    fn other(&mut self, at: Duration, cat: &str, what: &str, finished: bool, bytes: Option<u64>) {
-        let id = format!("{cat}:{what}");
-        let event = |phase: &str| {
-            json!({
-                "name": what, "cat": cat, "ph": phase, "pid": 1, "tid": 0, "id": id, "ts": micros(at),
-                "args": { "bytes": bytes },
-            })
+    /// The begin or the end of what overlaps with all else.
+    fn half(&mut self, at: Duration, span: &Span, phase: &str) {
+        let (cat, bytes) = match span.what {
+            What::Transfer { bytes, .. } => ("transfer", Some(bytes)),
+            _ => ("export", None),
         };
-        let (begin, end) = (event("b"), event("e"));
-        if self.open.insert(id.clone()) {
-            self.write(&begin);
-        }
-        if finished {
-            self.write(&end);
-            self.open.remove(&id);
-        }
+        let (name, id) = (span.name(), format!("{cat}:{}", span.name()));
+        self.write(&json!({
+            "name": name, "cat": cat, "ph": phase, "pid": 1, "tid": 0, "id": id, "ts": micros(at),
+            "args": { "bytes": bytes },
+        }));
     }
 
-    fn instant(&mut self, at: Duration, name: &str, args: &Value) {
+    fn noted(&mut self, at: Duration, note: Note) {
+        let (name, args) = match note {
+            Note::Layer { digest, size } => ("layer", json!({ "digest": digest, "bytes": size })),
+            Note::Warning(message) => ("warning", json!({ "message": message })),
+            Note::Error(message) => ("error", json!({ "message": message })),
+        };
         self.write(&json!({
             "name": name, "cat": "note", "ph": "i", "s": "p", "pid": 1, "tid": 0, "ts": micros(at), "args": args,
         }));
@@ -171,6 +158,8 @@ fn micros(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use memobuild_observe::{StepInfo, StepOutcome};
+
     use super::*;
 
     fn step(id: usize, label: &str) -> StepInfo {

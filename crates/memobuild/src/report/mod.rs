@@ -9,17 +9,17 @@ mod queue;
 mod wire;
 
 use std::{
-    fs::File,
-    io::Read as _,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use memobuild_observe::{Backoff, Observer, RetryConfig, Secret, TraceEvent};
+use memobuild_observe::{Backoff, Observer, RetryConfig, Secret, TraceContext, TraceEvent};
 use memobuild_oci::registry::{Certificates, impatient_agent};
 use queue::{Queue, Taken};
 use ureq::Agent;
+
+use crate::{cli::without_password, telemetry::random};
 
 /// How long the server may take to be reached, and to answer.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -46,6 +46,8 @@ pub(crate) struct Destination {
     pub(crate) token: Option<Secret>,
     /// What the server is trusted by, and shown.
     pub(crate) certificates: Certificates,
+    /// What requests are part of.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Destination {
@@ -61,7 +63,7 @@ impl Destination {
             .map(|token| token.reveal().trim())
             .filter(|token| !token.contains(':') && !token.chars().any(char::is_control));
         let certificates = Certificates::default();
-        Some(Self { url: url.to_owned(), token: token.map(Secret::from), certificates })
+        Some(Self { url: url.to_owned(), token: token.map(Secret::from), certificates, trace: None })
     }
 }
 
@@ -78,7 +80,7 @@ impl Reporter {
         let shared = Arc::clone(&queue);
         let tell = move || {
             if let Err(why) = tell(&to, &name, &shared) {
-                warn(format!("this build is not shown by {}: {why}", shown(&to.url)));
+                warn(format!("this build is not shown by {}: {why}", without_password(&to.url)));
             }
             shared.end();
         };
@@ -108,7 +110,7 @@ impl Observer for Reporter {
 
 /// The thread's work: until the queue is closed and empty.
 fn tell(to: &Destination, name: &str, queue: &Queue) -> Result<(), String> {
-    let id = new_id().map_err(|error| format!("no number can be made up for it: {error}"))?;
+    let id = format!("{:032x}", u128::from_le_bytes(random()));
     let mut agent: Option<Agent> = None;
     let mut backoff = Backoff::new(PATIENCE);
     while let Some(Taken { first, events }) = queue.take() {
@@ -157,6 +159,9 @@ fn post(agent: &Agent, to: &Destination, body: &[u8]) -> Result<(), Refusal> {
     if let Some(token) = &to.token {
         request = request.header("authorization", token.bearer().reveal());
     }
+    if let Some(trace) = &to.trace {
+        request = request.header("traceparent", trace.to_string());
+    }
     let status = match request.send(body) {
         Ok(response) => response.status().as_u16(),
         Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => return Err(Refusal::Final(error.to_string())),
@@ -173,24 +178,6 @@ fn post(agent: &Agent, to: &Destination, body: &[u8]) -> Result<(), Refusal> {
         408 | 429 | 500.. => Refusal::Passing(why),
         _ => Refusal::Final(why),
     })
-}
-
-/// 32 hexadecimal digits by chance.
-fn new_id() -> std::io::Result<String> {
-    let mut random = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The address without what may be a password in it.
-fn shown(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => match rest.split_once('/').map_or(rest, |(host, _)| host).rsplit_once('@') {
-            Some((login, _)) => format!("{scheme}://{}", rest.get(login.len() + 1..).unwrap_or_default()),
-            None => url.to_owned(),
-        },
-        None => url.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ struct Grpc {
     channel: Channel,
     instance: String,
     authorization: Option<MetadataValue<Ascii>>,
+    traceparent: Option<MetadataValue<Ascii>>,
     /// What the server said of itself, once it was asked.
     limits: OnceLock<Limits>,
 }
@@ -70,7 +71,7 @@ impl Grpc {
     /// # Errors
     /// [`RemoteError::Foreign`] for an address, a token or certificates that can't be used, [`RemoteError::Local`] without a thread.
     fn new(options: &RemoteOptions) -> Result<Self, RemoteError> {
-        let RemoteOptions { url, token, certificates, .. } = options;
+        let RemoteOptions { url, token, certificates, trace, .. } = options;
         let wrong = |what: &dyn std::fmt::Display| RemoteError::Foreign(format!("{url:?} can't be used: {what}"));
         let (tls, rest) = match (url.strip_prefix("grpc://"), url.strip_prefix("grpcs://")) {
             (Some(rest), _) => (false, rest),
@@ -99,6 +100,7 @@ impl Grpc {
         }
         let authorization = token.as_ref().map(|token| token.bearer().reveal().parse()).transpose();
         let authorization = authorization.map_err(|_| RemoteError::Foreign("the token can't be sent".into()))?;
+        let traceparent = trace.and_then(|trace| trace.to_string().parse().ok());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("memobuild-grpc")
@@ -115,6 +117,7 @@ impl Grpc {
             channel,
             instance: instance.trim_matches('/').to_owned(),
             authorization,
+            traceparent,
             limits: OnceLock::new(),
         })
     }
@@ -125,6 +128,9 @@ impl Grpc {
             let mut value = authorization.clone();
             value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
+        }
+        if let Some(traceparent) = &self.traceparent {
+            request.metadata_mut().insert("traceparent", traceparent.clone());
         }
         request
     }

@@ -1,6 +1,7 @@
 //! `memobuild build`: arguments to a request, the engine's events to the progress display, the outcome to files.
 
 mod args;
+mod listeners;
 mod report;
 pub(crate) mod request;
 
@@ -11,15 +12,12 @@ use std::{
 };
 
 use memobuild_engine::{BuildRequest, Cancel, ContextInput, Destination, EngineError};
-use memobuild_observe::{Observer, Several, Silent};
-
+use memobuild_observe::{Observer, Silent};
 use memobuild_store::Store;
 
+use self::listeners::{Listeners, TraceOutput};
 use super::{CliResult, Failure, check, env, failure::FailedStep, load, signals};
-use crate::{
-    progress::{Progress, ProgressMode, trace_file::TraceFile},
-    report::{self as reporting, Reporter},
-};
+use crate::progress::{Progress, ProgressMode};
 
 pub(crate) use args::{BuildArgs, Call};
 pub(crate) use request::{dockerfile, options};
@@ -33,21 +31,10 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     }
     let mode = if args.quiet { ProgressMode::Quiet } else { args.progress };
     let (iidfile, metadata_file, dry_run) = (args.iidfile.clone(), args.metadata_file.clone(), args.dry_run);
-    let trace = match args.trace_file.clone() {
-        Some(path) => {
-            let file =
-                TraceFile::create(&path).map_err(|e| Failure::file(format!("cannot write {}", path.display()), &e))?;
-            Some((Arc::new(file), path))
-        }
-        None => None,
-    };
+    let trace = args.trace_file.clone().map(TraceOutput::create).transpose()?;
     let loads = request::loads(&args);
     let reports = !args.no_report;
     let request = request::from_args(args)?;
-    let told = request.remote.as_ref().filter(|_| reports).and_then(|remote| {
-        let to = reporting::Destination::new(remote.url(), remote.token.as_ref())?;
-        Some(reporting::Destination { certificates: remote.certificates.clone(), ..to })
-    });
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
     if dry_run {
@@ -63,20 +50,9 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
 
     let cancel = Cancel::default();
     let interrupt = signals::cancel_on_signal(&cancel);
-    let progress = Arc::new(Progress::start(mode));
-    let reporter = told.map(|to| Arc::new(reporter(to, &request)));
-    let file = trace.as_ref().map(|(file, _)| Arc::clone(file) as Arc<dyn Observer>);
-    let told = reporter.as_ref().map(|reporter| Arc::clone(reporter) as Arc<dyn Observer>);
-    let shown = Arc::clone(&progress) as Arc<dyn Observer>;
-    let observer: Arc<dyn Observer> = Arc::new(Several(file.into_iter().chain(told).chain([shown]).collect()));
-    let result = memobuild_engine::build(&store, &request, &observer, &cancel);
-    if let Some(reporter) = reporter {
-        reporter.finish();
-    }
-    progress.finish();
-    if let Some((Err(error), path)) = trace.map(|(file, path)| (file.finish(), path)) {
-        super::text::to_stderr(&format!("warning: {} is not complete: {error}\n", path.display()));
-    }
+    let listeners = Listeners::start(mode, trace, &request, &name(&request), reports);
+    let result = listeners.during(|observer| memobuild_engine::build(&store, &request, observer, &cancel));
+    listeners.finish();
     match (result, interrupt.signal()) {
         (Ok(outcome), _) => {
             report::write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
@@ -93,19 +69,13 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
             Ok(ExitCode::SUCCESS)
         }
         (Err(_), Some(signal)) => Err(Failure::interrupted(signal)),
-        (Err(error), None) => Err(step_failure(error, &progress)),
+        (Err(error), None) => Err(step_failure(error, &listeners.progress)),
     }
-}
-
-/// Tells a server of the build. That it can't be told is a matter for the log: results are shared by the same server, and
-/// whoever does that warns where it fails.
-fn reporter(to: reporting::Destination, request: &BuildRequest) -> Reporter {
-    Reporter::start(to, name(request), |message| tracing::warn!("{message}"))
 }
 
 /// What a build is called by others: its first name, else where its context comes from. A URL may hold a password: of it
 /// the end of its path is told.
-fn name(request: &BuildRequest) -> String {
+pub(crate) fn name(request: &BuildRequest) -> String {
     let last = |path: &str| path.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default().to_owned();
     match (request.tags.first(), &request.context) {
         (Some(tag), _) => tag.clone(),

@@ -5,8 +5,7 @@ use memobuild_engine::{
     history::BuildRecord,
 };
 
-use super::show::one_line;
-use crate::cli::text;
+use crate::cli::{record::one_line, text};
 
 /// One line for each way in which a step touched the path.
 pub(super) fn table(build: &BuildRecord, path: &str, origin: Origin, found: &[Dependent]) -> String {

@@ -3,45 +3,25 @@
 use memobuild_engine::{
     StepReport,
     explain::{Became, Beside, Dependent, Explanation, Origin, Touched},
-    history::{BuildRecord, FactChange, FoundBy},
+    history::{BuildRecord, FactChange},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::show;
+use crate::cli::record;
 
 /// All steps, or those of these numbers.
 pub(super) fn explanation(explanation: &Explanation, chosen: Option<&[usize]>) -> String {
     let Explanation { build, ahead, steps } = explanation;
     let wanted = |step: &&StepReport| chosen.is_none_or(|chosen| chosen.contains(&step.number));
     let one = |step: &StepReport| steps.get(step.number - 1).map(|beside| self::step(step, beside, *ahead));
-    let mut out = head(build);
+    let mut out = record::head(build);
     out.insert("ahead".into(), (*ahead).into());
     out.insert("steps".into(), build.steps.iter().filter(wanted).filter_map(one).collect::<Vec<_>>().into());
     format!("{:#}\n", Value::Object(out))
 }
 
-fn head(build: &BuildRecord) -> Map<String, Value> {
-    let mut out = Map::new();
-    let mut put = |key: &str, value: Value| {
-        out.insert(key.into(), value);
-    };
-    put("build", build.id.as_str().into());
-    put("time", memobuild_image::time::rfc3339(build.time, 0).into());
-    put("context", build.context.as_str().into());
-    put("dockerfile", build.dockerfile.as_deref().into());
-    put("targets", build.targets.clone().into());
-    put("ok", build.ok.into());
-    put("error", build.error.as_deref().into());
-    put("durationMs", build.duration_ms.into());
-    out
-}
-
 fn step(step: &StepReport, beside: &Beside, ahead: bool) -> Value {
-    let found = step.found.map(|found| match found {
-        FoundBy::Exact => "exact",
-        FoundBy::Parts => "parts",
-        FoundBy::Facts => "facts",
-    });
     let broken = step.broken.iter().map(|fact| {
         json!({
             "path": fact.path,
@@ -64,8 +44,8 @@ fn step(step: &StepReport, beside: &Beside, ahead: bool) -> Value {
         "line": step.line,
         "kind": step.kind,
         "inputs": step.inputs,
-        "outcome": show::word(step.outcome, ahead),
-        "found": found,
+        "outcome": record::word(step.outcome, ahead),
+        "found": record::found(step),
         "again": step.again,
         "reason": step.reason,
         "said": show::sentence(step, beside, ahead),

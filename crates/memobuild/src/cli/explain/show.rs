@@ -1,17 +1,17 @@
 //! An explained build as text.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::fmt::Write as _;
 
 use memobuild_engine::{
     StepReport,
     explain::{Became, Beside, Explanation},
-    history::{BuildRecord, FoundBy, Outcome},
+    history::{BuildRecord, Outcome},
 };
 
-use crate::cli::text::{self, ago, paint, seconds};
+use crate::cli::{
+    record::{self, Sums, colour_of, one_line, same, since, time, word},
+    text::{self, paint},
+};
 
 /// Paths that a sentence names; of more it says how many.
 const NAMED: usize = 3;
@@ -23,7 +23,8 @@ const LONGEST: usize = 60;
 /// All steps, or in full those of these numbers.
 pub(super) fn explanation(explanation: &Explanation, chosen: Option<&[usize]>, colour: bool) -> String {
     let build = &explanation.build;
-    let mut out = head(build, explanation.ahead);
+    let mut out = if explanation.ahead { ahead(build) } else { record::headline(build) };
+    out.push('\n');
     let words: Vec<&str> = build.steps.iter().map(|step| word(step.outcome, explanation.ahead)).collect();
     let width = words.iter().map(|word| word.len()).max().unwrap_or_default();
     let digits = build.steps.len().checked_ilog10().unwrap_or(0) as usize + 2;
@@ -47,68 +48,15 @@ pub(super) fn explanation(explanation: &Explanation, chosen: Option<&[usize]>, c
     out
 }
 
-fn head(build: &BuildRecord, ahead: bool) -> String {
-    let of = match &build.dockerfile {
-        Some(file) => format!("{} ({file})", build.context),
-        None => build.context.clone(),
+/// Of a build that would happen now.
+fn ahead(build: &BuildRecord) -> String {
+    let Sums { steps, run, unknown, saved_ms, .. } = Sums::of(build);
+    let untold = match unknown {
+        0 => String::new(),
+        unknown => format!(" ({unknown} more may)"),
     };
-    let steps: Vec<&StepReport> = build.steps.iter().filter(|s| s.outcome != Outcome::Source).collect();
-    let run = steps.iter().filter(|step| step.executed()).count();
-    let saved = time(build.steps.iter().map(|step| step.saved_ms).sum());
-    let count = steps.len();
-    if ahead {
-        let unknown = steps.iter().filter(|step| step.outcome == Outcome::Unknown).count();
-        let untold = match unknown {
-            0 => String::new(),
-            unknown => format!(" ({unknown} more may)"),
-        };
-        let run = run - unknown;
-        return format!("A build of {of} now: {run} of {count} steps would run{untold}, {saved} would be saved\n\n");
-    }
-    let took = time(build.duration_ms);
-    let when = since(build.time);
-    let mut out = match (build.ok, &build.error) {
-        (true, _) => format!("Build {} of {of}, {when}: done in {took}", build.id),
-        (false, _) => format!("Build {} of {of}, {when}: failed after {took}", build.id),
-    };
-    let _ = writeln!(out, "; {run} of {count} steps ran, {saved} saved");
-    if let Some(error) = &build.error {
-        let _ = writeln!(out, "{}", error.lines().next().unwrap_or_default());
-    }
-    out.push('\n');
-    out
-}
-
-/// `35ms`, `2.4s`.
-fn time(millis: u64) -> String {
-    if millis < 1000 { format!("{millis}ms") } else { seconds(Duration::from_millis(millis)) }
-}
-
-fn since(secs: i64) -> String {
-    let then = u64::try_from(secs).map(|secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs));
-    then.map_or_else(|_| "at some time".into(), |then| ago(then, SystemTime::now()))
-}
-
-/// The state of a step in one word.
-pub(super) fn word(outcome: Outcome, ahead: bool) -> &'static str {
-    match outcome {
-        Outcome::Source => "source",
-        Outcome::Hit => "hit",
-        Outcome::Ran if ahead => "would run",
-        Outcome::Ran => "ran",
-        Outcome::Failed => "failed",
-        Outcome::NotReached => "not reached",
-        Outcome::Unknown => "unknown",
-    }
-}
-
-fn colour_of(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Hit => "32",
-        Outcome::Ran => "33",
-        Outcome::Failed => "31",
-        Outcome::Source | Outcome::NotReached | Outcome::Unknown => "90",
-    }
+    let (of, run, saved) = (record::context(build), run - unknown, time(saved_ms));
+    format!("A build of {of} now: {run} of {steps} steps would run{untold}, {saved} would be saved\n")
 }
 
 /// What became of a step and why, as a person says it.
@@ -127,14 +75,6 @@ pub(super) fn sentence(step: &StepReport, beside: &Beside, ahead: bool) -> Optio
         }
         Outcome::Unknown => step.reason.clone(),
         Outcome::Source | Outcome::NotReached => None,
-    }
-}
-
-fn same(found: Option<FoundBy>) -> &'static str {
-    match found {
-        Some(FoundBy::Exact) => "all that it works on is the same",
-        Some(FoundBy::Parts) => "what it uses is the same",
-        Some(FoundBy::Facts) | None => "all that it looks at is the same",
     }
 }
 
@@ -234,11 +174,6 @@ fn in_full(step: &StepReport, beside: &Beside) -> Vec<String> {
 /// The first digits of a digest.
 fn short(hex: &str) -> String {
     hex.chars().take(8).collect()
-}
-
-/// Labels may span lines.
-pub(super) fn one_line(label: &str) -> String {
-    label.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn shortened(instruction: &str) -> String {
