@@ -447,7 +447,6 @@ fn what_a_step_does_not_see_is_not_in_its_key() {
     for (old, new) in [
         ("RUN make all\n", "RUN make all\nLABEL a=b\nCMD [\"x\"]\nEXPOSE 80\nSTOPSIGNAL 9\n"),
         ("FROM scratch\n", "# a comment\nFROM scratch AS named\nLABEL a=b\n"),
-        ("RUN make all", "RUN make \\\n  all"),
         ("ENV A=1", "ENV A=\"1\""),
         ("ARG UNUSED=1\nENV A=1\n", "ENV A=1\nARG UNUSED=1\n"),
         ("RUN make all", "RUN --network=default make all"),

@@ -2,10 +2,12 @@
 //! they are made.
 
 use super::{Test, World};
+use crate::images::Tar;
 
 pub const TESTS: &[(&str, Test)] = &[
     ("nodes_in_the_image", nodes_in_the_image),
     ("nodes_in_mounts", nodes_in_mounts),
+    ("nodes_that_an_image_brings", nodes_that_an_image_brings),
     ("nodes_among_the_kernels_own", nodes_among_the_kernels_own),
     ("no_other_devices", no_other_devices),
 ];
@@ -21,6 +23,18 @@ fn nodes_in_mounts(world: &mut World) {
     let mounts = "--mount=type=cache,target=/kept --mount=type=tmpfs,target=/brief --mount=type=bind,target=/bound,rw";
     let places = [("device-in=/kept", REFUSED), ("device-in=/brief", REFUSED), ("device-in=/bound", REFUSED)];
     world.tries(&format!("RUN {mounts} /probe"), &places);
+}
+
+/// An archive may hold them, and what is unpacked may be mounted.
+fn nodes_that_an_image_brings(world: &mut World) {
+    let archive = Tar::default().entry(b'3', "node", "", 0o666, (1, 11), b"").file("file", b"").finish();
+    std::fs::write(world.project.place.path("nodes.tar"), archive).unwrap();
+    let stage = "FROM scratch AS nodes\nADD nodes.tar /\nFROM base\n";
+    for mount in ["type=bind,from=nodes,target=/m", "type=bind,from=nodes,target=/m,rw", "type=cache,from=nodes,target=/m"] {
+        let step = format!("{stage}RUN --mount={mount} test -e /m/file && /probe");
+        world.tries(&step, &[("open-write=/m/node", REFUSED)]);
+    }
+    world.tries(&format!("{stage}COPY --from=nodes /node /node\nRUN /probe"), &[("open-write=/node", REFUSED)]);
 }
 
 fn nodes_among_the_kernels_own(world: &mut World) {
