@@ -18,7 +18,7 @@ use super::{During, Failure, filter};
 use crate::{channel, spec::Event, spec::Spec, sys};
 
 /// What Docker and BuildKit give a container.
-const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -207,5 +207,31 @@ mod tests {
         let env: Vec<Box<[u8]>> = vec![b"A=1".as_slice().into(), b"PATH=/a:/b".as_slice().into()];
         assert_eq!(candidates(b"x", &env), [b"/a/x".to_vec(), b"/b/x".to_vec()]);
         assert_eq!(candidates(b"./x", &env), [b"./x".to_vec()]);
+    }
+
+    /// The fourteen of Docker's documentation ("Runtime privilege and Linux capabilities"), by the bits that
+    /// capabilities(7) gives them, and no other.
+    #[test]
+    fn steps_have_dockers_default_capabilities() {
+        let bits = [
+            ("CHOWN", 0),
+            ("DAC_OVERRIDE", 1),
+            ("FOWNER", 3),
+            ("FSETID", 4),
+            ("KILL", 5),
+            ("SETGID", 6),
+            ("SETUID", 7),
+            ("SETPCAP", 8),
+            ("NET_BIND_SERVICE", 10),
+            ("NET_RAW", 13),
+            ("SYS_CHROOT", 18),
+            ("MKNOD", 27),
+            ("AUDIT_WRITE", 29),
+            ("SETFCAP", 31),
+        ];
+        for (name, bit) in bits {
+            assert!(DEFAULT_CAPABILITIES.bits() & 1 << bit != 0, "{name}");
+        }
+        assert_eq!(DEFAULT_CAPABILITIES.bits().count_ones(), 14);
     }
 }

@@ -311,6 +311,10 @@ fn compat(choice: Choice) -> Vec<Instruction> {
 }
 
 #[cfg(test)]
+#[path = "filter_tests.rs"]
+mod published;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -339,8 +343,17 @@ mod tests {
         }
     }
 
-    fn confined(number: i64, args: [u64; 6]) -> u32 {
-        run(&program(Choice { confine: true, supervise: false, answer_ids: false }), arch::NATIVE, number as u32, args)
+    fn profile(arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        run(&program(Choice { confine: true, supervise: false, answer_ids: false }), arch, number, args)
+    }
+
+    pub(super) fn confined(number: i64, args: [u64; 6]) -> u32 {
+        profile(arch::NATIVE, number as u32, args)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn confined_compat(number: u32, args: [u64; 6]) -> u32 {
+        profile(arch::COMPAT, number, args)
     }
 
     #[test]

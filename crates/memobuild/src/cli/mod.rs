@@ -22,6 +22,7 @@ mod image;
 mod images;
 mod inspect;
 mod load;
+mod man;
 mod planning;
 mod progress_of;
 mod prune;
@@ -97,6 +98,7 @@ enum Command {
     Prune(prune::PruneArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs the command that the process's arguments name. The exit code is the one to end with.
@@ -141,5 +143,6 @@ fn run(command: Command) -> CliResult {
         Command::Prune(args) => prune::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
 }

@@ -55,6 +55,10 @@ impl Place {
             .env("MEMOBUILD_CACHE_DIR", self.dir.path().join("cache"))
             .env("COLUMNS", "100")
             .stdin(Stdio::null());
+        // Where scripts/coverage has programs write down what they ran.
+        if let Some(profile) = std::env::var_os("LLVM_PROFILE_FILE") {
+            command.env("LLVM_PROFILE_FILE", profile);
+        }
         command
     }
 

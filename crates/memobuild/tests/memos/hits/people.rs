@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -69,28 +68,6 @@ fn files_of_another_user() {
     }
 }
 
-/// Makes the project and its cache nobody's, and has memobuild run by nobody: with a range of ids if so asked, from an
-/// /etc/subuid of this command's own.
-fn by_nobody(project: &mut Project, ranges: bool) -> bool {
-    let given = Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists();
-    if ranges && !given {
-        println!("skipped: needs newuidmap (package uidmap)");
-        return false;
-    }
-    let top = project.place.path("..");
-    fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
-    // The build directory may be closed to others.
-    fs::copy(env!("CARGO_BIN_EXE_memobuild"), top.join("memobuild")).unwrap();
-    project.shell("cd ..; chown -R 65534:65534 . && chown 65534:65534 work/..");
-    let line = if ranges { "65534:200000:65536" } else { "" };
-    let script = format!(
-        "echo '{line}' > ../ranges; mount --bind ../ranges /etc/subuid; mount --bind ../ranges /etc/subgid; shift
-        exec setpriv --reuid=65534 --regid=65534 --clear-groups ../memobuild \"$@\""
-    );
-    project.runner = ["unshare", "--mount", "sh", "-ec", &script, "by-nobody"].map(str::to_owned).to_vec();
-    true
-}
-
 /// With ranges of ids owners are real, as they are for root: what one recorded is good for the other.
 #[test]
 fn by_root_then_by_a_user_with_ranges_of_ids() {
@@ -98,7 +75,7 @@ fn by_root_then_by_a_user_with_ranges_of_ids() {
         return;
     }
     let Some(mut project) = SHOP.built() else { return };
-    if by_nobody(&mut project, true) {
+    if project.by_nobody(true) {
         project.write("src/lib", "edited");
         let (built, image) = image::build(&project, &project.cache());
         assert_eq!(built.ran, ["COPY . .", "RUN cat src/main src/lib > main.out"], "{:#?}", built.reasons);
@@ -114,11 +91,11 @@ fn by_root_then_by_a_user_with_one_id() {
         return;
     }
     let Some(mut project) = SHOP.built() else { return };
-    by_nobody(&mut project, false);
+    project.by_nobody(false);
     let (built, image) = image::build(&project, &project.cache());
     assert!(built.ran.len() == 7 && built.ran.iter().all(|step| step.starts_with("RUN ")), "{:?}", built.ran);
     assert_eq!(image::differences(&image, &by_root(&mut project)), Vec::<String>::new());
-    by_nobody(&mut project, false);
+    project.by_nobody(false);
     project.write("src/lib", "edited");
     assert_eq!(project.build().ran, ["COPY . .", "RUN cat src/main src/lib > main.out"]);
 }
