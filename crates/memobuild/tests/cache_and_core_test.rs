@@ -126,7 +126,8 @@ proptest! {
 }
 
 fn entries() -> impl Strategy<Value = Vec<(String, Node)>> {
-    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|p| format!("/{}", p.join("/")));
+    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
+        .prop_map(|p| format!("/{}", p.join("/")));
     let node = prop_oneof![
         (0_u8..4, prop::sample::select(vec![0o644_u32, 0o755, 0o4755])).prop_map(|(byte, mode)| file(&[byte], mode)),
         (0_u8..3).prop_map(|byte| link(&[b'x', byte + b'0'])),
@@ -278,22 +279,38 @@ fn changes_of_a_directory_and_what_they_reach() {
         ("a new empty directory", |p| fs::create_dir(p.path("dir/empty")).unwrap(), &["COPY dir /dir"]),
         ("a file that is gone", |p| fs::remove_file(p.path("dir/a")).unwrap(), &["COPY dir /dir"]),
         ("a name", |p| fs::rename(p.path("dir/a"), p.path("dir/z")).unwrap(), &["COPY dir /dir"]),
-        ("a mode", |p| fs::set_permissions(p.path("dir/a"), fs::Permissions::from_mode(0o755)).unwrap(), &["COPY dir /dir"]),
-        ("a link in a file's place", |p| {
-            fs::remove_file(p.path("dir/a")).unwrap();
-            symlink("sub/b", p.path("dir/a")).unwrap();
-        }, &["COPY dir /dir"]),
+        (
+            "a mode",
+            |p| fs::set_permissions(p.path("dir/a"), fs::Permissions::from_mode(0o755)).unwrap(),
+            &["COPY dir /dir"],
+        ),
+        (
+            "a link in a file's place",
+            |p| {
+                fs::remove_file(p.path("dir/a")).unwrap();
+                symlink("sub/b", p.path("dir/a")).unwrap();
+            },
+            &["COPY dir /dir"],
+        ),
         ("equal bytes, written again", |p| p.write("dir/a", "a"), &[]),
-        ("a time", |p| {
-            let file = fs::File::options().write(true).open(p.path("one")).unwrap();
-            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
-        }, &[]),
+        (
+            "a time",
+            |p| {
+                let file = fs::File::options().write(true).open(p.path("one")).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
+            },
+            &[],
+        ),
         ("what is not copied", |p| p.write("other", "O"), &[]),
         ("the other file", |p| p.write("one", "2"), &["COPY one /one"]),
-        ("the same content of another length before", |p| {
-            p.write("one", "longer than it was");
-            p.write("one", "1");
-        }, &[]),
+        (
+            "the same content of another length before",
+            |p| {
+                p.write("one", "longer than it was");
+                p.write("one", "1");
+            },
+            &[],
+        ),
     ];
     for (what, edit, reached) in edits {
         let project = copies();
@@ -332,7 +349,10 @@ fn what_is_ignored_is_neither_copied_nor_seen() {
     let project = Project::new(
         "FROM scratch\nCOPY . /all\n",
         &[
-            (".dockerignore", "# a comment\n*.log\n!keep.log\nnode_modules\n**/deep/*.tmp\n.dockerignore\nDockerfile\n"),
+            (
+                ".dockerignore",
+                "# a comment\n*.log\n!keep.log\nnode_modules\n**/deep/*.tmp\n.dockerignore\nDockerfile\n",
+            ),
             ("a.log", "1"),
             ("keep.log", "1"),
             ("src/a.log", "1"),
@@ -361,7 +381,8 @@ fn what_is_ignored_is_neither_copied_nor_seen() {
     // Other rules of the same effect; then one that lets a file in.
     project.write(".dockerignore", "*.log\n!keep.log\n\n/node_modules/\n**/deep/*.tmp\nDockerfile\n.dockerignore\n");
     assert_eq!(project.build().executed(), Vec::<String>::new());
-    project.write(".dockerignore", "*.log\n!keep.log\n!a.log\n/node_modules/\n**/deep/*.tmp\nDockerfile\n.dockerignore\n");
+    project
+        .write(".dockerignore", "*.log\n!keep.log\n!a.log\n/node_modules/\n**/deep/*.tmp\nDockerfile\n.dockerignore\n");
     assert_eq!(project.build().executed(), ["COPY . /all"]);
     assert!(project.tree().contains_key("all/a.log"));
 }

@@ -219,10 +219,7 @@ fn an_error_of_a_build_keeps_its_kind_its_hint_and_the_end_of_its_log() {
     }
     let log_tail = vec!["cc -c a.c".to_owned(), "a.c:1: error".to_owned()];
     let failed = EngineError { log_tail: log_tail.clone(), ..EngineError::new(Step, "exit code: 2") };
-    assert_eq!(
-        MemoBuildError::from(failed),
-        MemoBuildError::StepFailed { message: "exit code: 2".into(), log_tail }
-    );
+    assert_eq!(MemoBuildError::from(failed), MemoBuildError::StepFailed { message: "exit code: 2".into(), log_tail });
 }
 
 /// A cause of another kind does not change what the failure is: a step that failed for want of disk is the disk's trouble

@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libtest_mimic::{Arguments, Trial};
 use library::{Built, Project, Recorder};
+use libtest_mimic::{Arguments, Trial};
 use memobuild::{
     Cancel, StepOutcome, TraceEvent,
     error::{FailureKind, MemoBuildError},
@@ -98,7 +98,10 @@ fn wrong_graphs_are_refused_before_anything_runs() {
         ("FROM good AS a\nCOPY --from=b a /\nFROM good AS b\nCOPY --from=a a /\nFROM a\n", "circular dependency"),
         ("FROM good\nCOPY --from=7 a /a\n", "invalid stage index 7"),
         ("FROM good\nARG X=good\nCOPY --from=$X a /a\n", "variable expansion is not supported"),
-        ("FROM good AS a\nRUN --mount=from=b,target=/m x\nFROM a AS b\nRUN y\nFROM a\n", "cannot mount from stage \"b\""),
+        (
+            "FROM good AS a\nRUN --mount=from=b,target=/m x\nFROM a AS b\nRUN y\nFROM a\n",
+            "cannot mount from stage \"b\"",
+        ),
         ("FROM good\nCOPPY a /a\n", "unknown instruction"),
         ("FROM good\nCOPY a\n", "COPY requires at least two arguments"),
     ] {
@@ -107,7 +110,10 @@ fn wrong_graphs_are_refused_before_anything_runs() {
         assert_eq!(error.kind, FailureKind::Dockerfile, "{error}");
         assert!(error.message.contains(words), "{dockerfile}: {error}");
         let begun = |event: &TraceEvent| {
-            matches!(event, TraceEvent::BuildStarted { .. } | TraceEvent::NodeExecuting { .. } | TraceEvent::NodeDone { .. })
+            matches!(
+                event,
+                TraceEvent::BuildStarted { .. } | TraceEvent::NodeExecuting { .. } | TraceEvent::NodeDone { .. }
+            )
         };
         assert!(!built.events.iter().any(begun), "{dockerfile}: {:?}", built.events);
     }
@@ -154,10 +160,14 @@ fn steps_come_after_their_inputs() {
             for input in &step.inputs {
                 assert!(*input < number, "{round}: {step:?}");
                 // Sources are there without having been begun.
-                assert!(begun.is_none_or(|begun| done(*input) < begun), "{round}: {step:?} began before {input} was done");
+                assert!(
+                    begun.is_none_or(|begun| done(*input) < begun),
+                    "{round}: {step:?} began before {input} was done"
+                );
             }
             // Each is done once.
-            let times = built.events.iter().filter(|e| matches!(e, TraceEvent::NodeDone { step, .. } if *step == number));
+            let times =
+                built.events.iter().filter(|e| matches!(e, TraceEvent::NodeDone { step, .. } if *step == number));
             assert_eq!(times.count(), 1, "{round}: {step:?}");
         }
     }
@@ -172,7 +182,14 @@ fn what_no_target_needs_is_left_out() {
 
 fn an_edit_reaches_what_uses_it() {
     let project = Project::new(DIAMOND, &[("a", "a"), ("b", "b"), ("c", "c")]);
-    let all = ["COPY a /a", "COPY b /b", "COPY --from=left /a /left/a", "COPY --from=right /b /right/b", "WORKDIR /end", "COPY --from=join /left /end/left"];
+    let all = [
+        "COPY a /a",
+        "COPY b /b",
+        "COPY --from=left /a /left/a",
+        "COPY --from=right /b /right/b",
+        "WORKDIR /end",
+        "COPY --from=join /left /end/left",
+    ];
     let first = project.build();
     let mut ran = first.executed();
     ran.sort();
@@ -318,7 +335,8 @@ fn no_more_than_allowed_run_at_once() {
 
 /// A step that runs again and yields the same is where an edit ends.
 fn equal_results_end_what_an_edit_began() {
-    let dockerfile = "FROM base\nCOPY a /a\nRUN head -n 1 /a > /first; rm /a\nRUN cat /first > /second\nRUN ls /second > /third\n";
+    let dockerfile =
+        "FROM base\nCOPY a /a\nRUN head -n 1 /a > /first; rm /a\nRUN cat /first > /second\nRUN ls /second > /third\n";
     let project = with_base(dockerfile, &[("a", "one\ntwo\n")]);
     assert_eq!(project.build().executed().len(), 4);
     project.write("a", "one\nother\n");
@@ -364,7 +382,10 @@ fn a_failure_stops_the_others() {
     assert!(built.executed().iter().all(|label| !label.contains("later")), "{:?}", built.executed());
     // The end of what it wrote goes with the error.
     let MemoBuildError::StepFailed { log_tail, .. } = MemoBuildError::from(error.clone()) else { panic!("{error:?}") };
-    assert!(log_tail.contains(&"some words".to_owned()) && log_tail.contains(&"the last words".to_owned()), "{log_tail:?}");
+    assert!(
+        log_tail.contains(&"some words".to_owned()) && log_tail.contains(&"the last words".to_owned()),
+        "{log_tail:?}"
+    );
 }
 
 fn a_failed_step_is_begun_again_and_nothing_else() {
@@ -386,7 +407,8 @@ fn cancelling_ends_it_and_leaves_no_result() {
     let begin = Instant::now();
     let built = std::thread::scope(|scope| {
         let build = scope.spawn(|| project.run(&project.request, &cancel, &recorder, false));
-        let began = |event: &TraceEvent| matches!(event, TraceEvent::NodeOutput { data, .. } if data.starts_with(b"it-began"));
+        let began =
+            |event: &TraceEvent| matches!(event, TraceEvent::NodeOutput { data, .. } if data.starts_with(b"it-began"));
         while !recorder.events().iter().any(began) {
             assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", recorder.events());
             std::thread::sleep(Duration::from_millis(10));
@@ -420,7 +442,10 @@ fn stages_hand_files_on() {
     project.replace("made by a tool", "made anew");
     let built = project.build();
     let ran = built.executed();
-    assert!(ran.iter().any(|label| label.contains("--mount")) && ran.iter().any(|label| label.contains("/all")), "{ran:?}");
+    assert!(
+        ran.iter().any(|label| label.contains("--mount")) && ran.iter().any(|label| label.contains("/all")),
+        "{ran:?}"
+    );
     assert_eq!(built.cached(), ["COPY a /src/a", "COPY --from=1 /src /src"]);
     assert_eq!(project.tree()["final/all"], "100644 made anew\nsource\n");
 }

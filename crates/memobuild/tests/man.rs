@@ -31,9 +31,16 @@ fn options(place: &Place, words: &[&str]) -> BTreeSet<String> {
 
 /// The page as a terminal shows it, if a formatter is installed here. It must not find anything wrong.
 fn formatted(place: &Place, page: &str) -> Option<String> {
-    let formatters: [(&str, &[&str]); 2] = [("groff", &["-man", "-Tascii", "-ww", "-P-cbou"]), ("mandoc", &["-Tascii", "-Wwarning"])];
+    let formatters: [(&str, &[&str]); 2] =
+        [("groff", &["-man", "-Tascii", "-ww", "-P-cbou"]), ("mandoc", &["-Tascii", "-Wwarning"])];
     for (program, args) in formatters {
-        let spawned = place.command(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let spawned = place
+            .command(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         let Ok(mut child) = spawned else { continue };
         let mut stdin = child.stdin.take().unwrap();
         let page = page.to_owned();

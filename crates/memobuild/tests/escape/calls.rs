@@ -95,7 +95,8 @@ fn kernel_files(world: &mut World) {
     for at in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/latency_stats", "/proc/sched_debug"] {
         attempts.push((format!("read={at}"), "nothing|ENOENT"));
     }
-    for at in ["/sys/firmware/acpi", "/sys/firmware/efi", "/sys/devices/virtual/powercap/intel-rapl", "/proc/scsi/scsi"] {
+    for at in ["/sys/firmware/acpi", "/sys/firmware/efi", "/sys/devices/virtual/powercap/intel-rapl", "/proc/scsi/scsi"]
+    {
         attempts.push((format!("open-read={at}"), "ENOENT"));
     }
     for at in ["/dev/mem", "/dev/kmsg", "/dev/port", "/dev/sda", "/dev/vda", "/dev/fuse", "/dev/kvm", "/dev/net/tun"] {

@@ -16,7 +16,10 @@ pub const TESTS: &[(&str, Test)] = &[
 const REFUSED: &str = "EACCES|EPERM|ENXIO";
 
 fn nodes_in_the_image(world: &mut World) {
-    world.tries("RUN mkdir /own && /probe", &[("device-in=/tmp", REFUSED), ("device-in=/own", REFUSED), ("device-in=/etc", REFUSED)]);
+    world.tries(
+        "RUN mkdir /own && /probe",
+        &[("device-in=/tmp", REFUSED), ("device-in=/own", REFUSED), ("device-in=/etc", REFUSED)],
+    );
 }
 
 fn nodes_in_mounts(world: &mut World) {
@@ -30,7 +33,9 @@ fn nodes_that_an_image_brings(world: &mut World) {
     let archive = Tar::default().entry(b'3', "node", "", 0o666, (1, 11), b"").file("file", b"").finish();
     std::fs::write(world.project.place.path("nodes.tar"), archive).unwrap();
     let stage = "FROM scratch AS nodes\nADD nodes.tar /\nFROM base\n";
-    for mount in ["type=bind,from=nodes,target=/m", "type=bind,from=nodes,target=/m,rw", "type=cache,from=nodes,target=/m"] {
+    for mount in
+        ["type=bind,from=nodes,target=/m", "type=bind,from=nodes,target=/m,rw", "type=cache,from=nodes,target=/m"]
+    {
         let step = format!("{stage}RUN --mount={mount} test -e /m/file && /probe");
         world.tries(&step, &[("open-write=/m/node", REFUSED)]);
     }

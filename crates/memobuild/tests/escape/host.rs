@@ -50,7 +50,8 @@ impl Host {
         }
         let mut sleeper = Command::new("sleep");
         // A group of its own, to be signalled as one.
-        let sleeper = sleeper.arg("100000").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let sleeper =
+            sleeper.arg("100000").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut host = Self { dir, sleeper, before: Vec::new(), mount_points: mounts().1 };
         host.before = host.look();
         host
@@ -81,7 +82,9 @@ impl Host {
         }
         let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
         // It sleeps or is about to; it is not to be stopped.
-        out.extend(status.lines().filter(|line| line.starts_with("State:") && line.contains("stop")).map(str::to_owned));
+        out.extend(
+            status.lines().filter(|line| line.starts_with("State:") && line.contains("stop")).map(str::to_owned),
+        );
         let told = ["TracerPid:", "Uid:", "Cpus_allowed:"];
         out.extend(status.lines().filter(|line| told.iter().any(|t| line.starts_with(t))).map(str::to_owned));
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap();

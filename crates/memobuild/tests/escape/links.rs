@@ -41,7 +41,8 @@ fn layers_that_turn_directories_into_links(world: &mut World) {
     ] {
         fs::remove_dir_all(&base).unwrap();
         images::layout(&base, &layers.into_iter().cloned().collect::<Vec<_>>());
-        for dockerfile in [LOOK, "COPY Dockerfile /gate/dir/file\nCOPY Dockerfile /gate/new\n", "WORKDIR /gate/made\n"] {
+        for dockerfile in [LOOK, "COPY Dockerfile /gate/dir/file\nCOPY Dockerfile /gate/new\n", "WORKDIR /gate/made\n"]
+        {
             world.stays_in(dockerfile);
         }
     }
@@ -54,10 +55,16 @@ fn archives_that_lead_out(world: &mut World) {
         Tar::default().file(&format!("{up}.{outside}/dir/file"), b"changed"),
         Tar::default().file(&format!("{outside}/dir/file"), b"changed"),
         Tar::default().symlink("gate", &outside).file("gate/dir/file", b"changed"),
-        Tar::default().symlink("up", "..").symlink("gate", &format!("up/up/up{outside}")).file("gate/secret", b"changed"),
+        Tar::default()
+            .symlink("up", "..")
+            .symlink("gate", &format!("up/up/up{outside}"))
+            .file("gate/secret", b"changed"),
         Tar::default().hard_link("secret", &format!("{outside}/secret")),
         Tar::default().hard_link("secret", &format!("{up}.{outside}/secret")),
-        Tar::default().symlink("link", &format!("{outside}/secret")).hard_link("secret", "link").file("secret", b"changed"),
+        Tar::default()
+            .symlink("link", &format!("{outside}/secret"))
+            .hard_link("secret", "link")
+            .file("secret", b"changed"),
         Tar::default().dir("gate").symlink("gate", &outside).dir("gate/dir").file("gate/dir/file", b"changed"),
     ] {
         fs::write(world.project.place.path("evil.tar"), archive.finish()).unwrap();
@@ -105,7 +112,9 @@ fn mount_points_that_lead_out(world: &mut World) {
             "type=secret,id=key,target=/gate/made/key",
             "type=secret,id=key,target=/gate/secret",
         ] {
-            world.stays_in(&format!("RUN ln -s {target} /gate\nRUN --mount={mount} echo changed > /gate/dir/new; true\n"));
+            world.stays_in(&format!(
+                "RUN ln -s {target} /gate\nRUN --mount={mount} echo changed > /gate/dir/new; true\n"
+            ));
         }
     }
 }
@@ -113,7 +122,9 @@ fn mount_points_that_lead_out(world: &mut World) {
 /// What copies and mounts take from an image or a stage, which is not the machine.
 fn sources_that_lead_out(world: &mut World) {
     let outside = world.host.dir().display().to_string();
-    for target in [outside.clone(), format!("{}.{outside}", "../".repeat(20)), "/proc/self/root".into(), "/proc/1/cwd".into()] {
+    for target in
+        [outside.clone(), format!("{}.{outside}", "../".repeat(20)), "/proc/self/root".into(), "/proc/1/cwd".into()]
+    {
         let stage = format!("FROM base AS stage\nRUN ln -s {target} /gate; ln -s {target}/secret /direct\nFROM base\n");
         for step in [
             "COPY --from=stage /gate/secret /got",

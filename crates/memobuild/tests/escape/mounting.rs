@@ -2,7 +2,8 @@
 
 use super::{Test, World};
 
-pub const TESTS: &[(&str, Test)] = &[("mounting", mounting), ("mounts_of_the_kernels_files", mounts_of_the_kernels_files)];
+pub const TESTS: &[(&str, Test)] =
+    &[("mounting", mounting), ("mounts_of_the_kernels_files", mounts_of_the_kernels_files)];
 
 pub const EVERYWHERE: &[(&str, Test)] = &[("mounting", mounting)];
 

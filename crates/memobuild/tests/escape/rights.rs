@@ -2,7 +2,8 @@
 
 use super::{Test, World};
 
-pub const TESTS: &[(&str, Test)] = &[("capabilities", capabilities), ("programs_of_root", programs_of_root), ("limits", limits)];
+pub const TESTS: &[(&str, Test)] =
+    &[("capabilities", capabilities), ("programs_of_root", programs_of_root), ("limits", limits)];
 
 /// The fourteen that Docker gives a container by default, by their bits.
 const DEFAULT: &str = "a80425fb";

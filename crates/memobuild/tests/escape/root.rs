@@ -7,7 +7,8 @@ pub const TESTS: &[(&str, Test)] =
 
 fn no_way_up(world: &mut World) {
     let secret = world.host.secret().display().to_string();
-    let attempts = ["climb", "chroot-twice", "by-other-roots", "directory"].map(|how| (format!("{how}={secret}"), "ENOENT"));
+    let attempts =
+        ["climb", "chroot-twice", "by-other-roots", "directory"].map(|how| (format!("{how}={secret}"), "ENOENT"));
     world.tries("RUN /probe", &attempts);
     let attempts = ["climb", "by-other-roots", "directory"].map(|how| (format!("{how}={secret}"), "ENOENT"));
     world.tries("WORKDIR /deep/er\nUSER 1000\nRUN /probe", &attempts);

@@ -58,8 +58,16 @@ impl Who {
             Self::Root => &["unshare", "--mount", "--pid", "--fork", "true"],
             Self::Me => &["unshare", "--user", "--map-root-user", "--mount", "true"],
             Self::User | Self::Ranges => &[
-                "unshare", "--mount", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "--user",
-                "--mount", "true",
+                "unshare",
+                "--mount",
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "unshare",
+                "--user",
+                "--mount",
+                "true",
             ],
         };
         let able = mode == "chroot"

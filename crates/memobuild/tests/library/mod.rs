@@ -50,7 +50,8 @@ pub struct Built {
 impl Project {
     pub fn new(dockerfile: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut request = BuildRequest { context: ContextInput::Directory(dir.path().join("work")), ..Default::default() };
+        let mut request =
+            BuildRequest { context: ContextInput::Directory(dir.path().join("work")), ..Default::default() };
         request.options.build_args = BTreeMap::new();
         let project = Self { dir, request };
         project.write("Dockerfile", dockerfile);
