@@ -252,8 +252,10 @@ pub(crate) fn remove_dead(layout: &Layout) -> Result<(Vec<PathBuf>, Vec<PathBuf>
         let path = entry.path();
         match File::open(&path) {
             Ok(file) if flock_file(&file, true, false).unwrap_or(false) => {
-                let _ = fs::remove_file(&path);
-                removed.push(path);
+                // One that ended in good order took it away itself.
+                if fs::remove_file(&path).is_ok() {
+                    removed.push(path);
+                }
             }
             Ok(_) => out.push(path),
             Err(_) => {}

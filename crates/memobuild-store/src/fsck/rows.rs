@@ -55,11 +55,11 @@ impl Table {
 
 /// What is wrong with the index.
 pub(super) fn scan(check: &Check<'_>) -> Result<Vec<Found>> {
-    let read = || match open(&check.layout.index())? {
+    let attempt = || match open(&check.layout.index())? {
         Some(connection) => read(check, &connection),
         None => Ok(Vec::new()),
     };
-    match read() {
+    match attempt() {
         Err(e) if is_damage(&e) => Ok(vec![damaged(e.to_string())]),
         other => other.map_err(|e| check.index.error("read", e)),
     }

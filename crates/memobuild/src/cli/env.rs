@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memobuild_store::{Store, StoreError};
+use memobuild_store::Store;
 
 use super::{Failure, text};
 
@@ -27,21 +27,11 @@ pub(crate) fn cache_dir() -> Result<PathBuf, Failure> {
 
 /// Opens the store and passes on what it has to say.
 pub(crate) fn open_store() -> Result<Store, Failure> {
-    let store = Store::open(&cache_dir()?).map_err(cannot_open)?;
+    let store = Store::open(&cache_dir()?)?;
     for warning in store.warnings() {
         text::to_stderr(&format!("warning: {warning}\n"));
     }
     Ok(store)
-}
-
-/// A format file of no bytes is what a power cut can leave of a cache that was just made.
-fn cannot_open(error: StoreError) -> Failure {
-    let empty = matches!(&error, StoreError::Format { found, .. } if found.is_empty());
-    let failure = Failure::from(error);
-    match empty {
-        true => failure.with_hint("a power cut can leave an empty `format` file: `memobuild doctor --clean` mends it"),
-        false => failure,
-    }
 }
 
 /// The store if there is one already: commands that only look make none.

@@ -45,7 +45,7 @@ Exit code 0: nothing is wrong, or nothing any more; 4: something is.";
 
 /// How long a check takes before it says how far it has come.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two lines where they can't be overwritten.
+/// The same, and between two lines, where they can't be overwritten.
 const RARELY: Duration = Duration::from_secs(15);
 
 pub(crate) fn run(args: &FsckArgs) -> CliResult {
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &FsckArgs) -> CliResult {
 /// Says from time to time how far it has come: over and over in one line of a terminal.
 fn show_progress(progress: &Progress, end: &Receiver<()>) {
     let terminal = io::stderr().is_terminal() && !text::terminal_is_dumb();
-    let mut wait = PATIENCE;
+    let mut wait = if terminal { PATIENCE } else { RARELY };
     let mut shown = false;
     while end.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         let line = so_far(progress);
