@@ -1,4 +1,5 @@
-//! What killed processes and power cuts leave in a store's directory, and its removal: behind `memobuild doctor --clean`.
+//! What killed processes and power cuts leave in a store's directory, and its removal: behind `memobuild doctor
+//! --clean`.
 //!
 //! GC sweeps most of it too; this says what went. What a living process holds is never touched: everything here belongs
 //! to a process by a lock that the kernel lets go with it.
@@ -87,8 +88,8 @@ impl Cleaned {
 }
 
 impl Store {
-    /// Removes what processes that are gone have left. `help` is called with each scratch directory before it is removed,
-    /// once nothing is mounted in it: it may do what this user's own rights are not enough for.
+    /// Removes what processes that are gone have left. `help` is called with each scratch directory before it is
+    /// removed, once nothing is mounted in it: it may do what this user's own rights are not enough for.
     pub fn clean(&self, help: &dyn Fn(&Path)) -> Result<Cleaned> {
         let layout = self.layout();
         let mut out = Cleaned::default();
@@ -131,8 +132,8 @@ impl Store {
         Ok(out)
     }
 
-    /// Removes the `format` file of a store if it is empty, so that the next opening writes it: nothing is ever written so,
-    /// but a store that was made just before a power cut can have one. Says whether it did.
+    /// Removes the `format` file of a store if it is empty, so that the next opening writes it: nothing is ever written
+    /// so, but a store that was made just before a power cut can have one. Says whether it did.
     pub fn mend_format(dir: &Path) -> Result<Option<Removed>> {
         let path = dir.join("format");
         let empty = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
@@ -150,8 +151,8 @@ pub(crate) fn is_half_format(path: &Path) -> bool {
     now() - written(path) > 60
 }
 
-/// Removes a dead process's scratch space. What something is mounted on is not entered: it would be emptied, whatever it
-/// is.
+/// Removes a dead process's scratch space. What something is mounted on is not entered: it would be emptied, whatever
+/// it is.
 pub(crate) fn remove_unmounted(path: &Path) -> io::Result<()> {
     match mounts_below(path).first() {
         Some(mount) => Err(io::Error::other(format!("something is mounted on {}", mount.display()))),

@@ -28,9 +28,9 @@
 //! that is over. What fails is set aside and counts as a miss. So a crash loses work, never truth.
 //!
 //! # Who may delete
-//! Only [`Store::gc`], and [`Store::fsck`] where it is to repair, and never what a living process has touched: each process
-//! appends what it is about to use to its lease before it looks whether it is there. [`Store::clean`] removes only what
-//! dead processes left.
+//! Only [`Store::gc`], and [`Store::fsck`] where it is to repair, and never what a living process has touched: each
+//! process appends what it is about to use to its lease before it looks whether it is there. [`Store::clean`] removes
+//! only what dead processes left.
 #![forbid(unsafe_code)]
 
 mod blobs;

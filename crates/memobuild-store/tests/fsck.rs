@@ -255,8 +255,9 @@ fn a_content_that_is_nowhere_where_its_bundle_says() {
 #[test]
 fn records_and_names_without_their_checksum() {
     let full = Full::new();
-    assert_eq!(sql(&full.store()).execute("UPDATE records SET value = X'00' WHERE key = ?1", [key("alone").as_bytes()]).unwrap(), 1);
-    assert_eq!(sql(&full.store()).execute("UPDATE tags SET value = X'00'", []).unwrap(), 1);
+    let sql = sql(&full.store());
+    let alone = sql.execute("UPDATE records SET value = X'00' WHERE key = ?1", [key("alone").as_bytes()]);
+    assert_eq!((alone, sql.execute("UPDATE tags SET value = X'00'", [])), (Ok(1), Ok(1)));
     full.finds(&[(Kind::DamagedRecord, &record("alone")), (Kind::DamagedTag, "tag image")]);
     assert_eq!(full.store().record_list("a").unwrap().len(), 2);
 }
@@ -446,9 +447,11 @@ fn what_a_dead_process_left_is_found_and_what_a_living_one_has_is_not() {
     process.wait().unwrap();
     let living = busy(&full);
     let alive = format!("{}-", living.id());
-    let dead = |dir: &str| names_in(full.path(dir)).into_iter().filter(|name| *name != "gate" && !name.starts_with(&alive));
-    let left: Vec<String> =
-        ["leases", "tmp"].iter().flat_map(|dir| dead(dir).map(move |name| format!("{dir}/{name}"))).collect();
+    let mut left = Vec::new();
+    for dir in ["leases", "tmp"] {
+        let dead = names_in(full.path(dir)).into_iter().filter(|name| *name != "gate" && !name.starts_with(&alive));
+        left.extend(dead.map(|name| format!("{dir}/{name}")));
+    }
     assert_eq!(left.len(), 3, "{left:?}");
     let expected: Vec<_> = left.iter().map(|at| (Kind::Leftover, at.as_str())).collect();
     full.finds(&expected);

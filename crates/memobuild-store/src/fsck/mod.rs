@@ -1,19 +1,21 @@
 //! The check of a whole store, in use or not: every record, every reference, every byte, every name; and its repair.
 //!
-//! In: a store, and a [`Progress`] that counts along. Out: a [`Report`] of findings, each of one [`Kind`], which knows what
-//! it means and what helps. Who calls it: `memobuild fsck`. What it never does: change anything without being told to.
+//! In: a store, and a [`Progress`] that counts along. Out: a [`Report`] of findings, each of one [`Kind`], which knows
+//! what it means and what helps. Who calls it: `memobuild fsck`. What it never does: change anything without being told
+//! to.
 //!
 //! # While the store is in use
-//! Builds and prunes go on while it is read: nothing is locked for long. So what looks wrong may have been on its way in
-//! or out. All that was found is looked at again in the end, while no prune runs, and only what is still so counts.
+//! Builds and prunes go on while it is read: nothing is locked for long. So what looks wrong may have been on its way
+//! in or out. All that was found is looked at again in the end, while no prune runs, and only what is still so counts.
 //!
 //! # Repair
-//! What is damaged can only be a miss, so it is removed, and with it what refers to it, until all that is left is whole.
-//! Names of images are the user's: where one has to go, the report says which. What memobuild did not make is moved aside,
-//! never removed, and what a running process holds is left alone.
+//! What is damaged can only be a miss, so it is removed, and with it what refers to it, until all that is left is
+//! whole. Names of images are the user's: where one has to go, the report says which. What memobuild did not make is
+//! moved aside, never removed, and what a running process holds is left alone.
 //!
 //! # Memory
-//! Names and rows are read one at a time. What is held at once is one bundle's tables for each thread, and what was found.
+//! Names and rows are read one at a time. What is held at once is one bundle's tables for each thread, and what was
+//! found.
 
 mod look;
 mod repair;
@@ -43,8 +45,8 @@ impl Store {
     /// Checks everything, and repairs it if that is asked for. Takes as long as reading the whole store does.
     ///
     /// # Errors
-    /// Directories can't be listed, or the index can't be read for another reason than damage. A file that can't be read
-    /// is a finding.
+    /// Directories can't be listed, or the index can't be read for another reason than damage. A file that can't be
+    /// read is a finding.
     pub fn fsck(&self, options: &Options, progress: &Progress) -> Result<Report> {
         let check = Check { layout: self.layout(), index: self.index(), progress };
         let mut found = everything(&check, options.workers())?;

@@ -26,8 +26,8 @@ struct Name {
     is_file: bool,
 }
 
-/// Calls `visit` with every directory that has to be there, and everything that is. What goes away meanwhile may be among
-/// them.
+/// Calls `visit` with every directory that has to be there, and everything that is. What goes away meanwhile may be
+/// among them.
 pub(super) fn each(layout: &Layout, visit: &mut dyn FnMut(Subject)) -> Result<()> {
     SUBDIRS.into_iter().for_each(|name| visit(Subject::Directory(name)));
     names(layout.dir.clone(), &mut |name| {

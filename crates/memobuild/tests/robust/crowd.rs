@@ -27,10 +27,10 @@ fn dockerfile(number: usize) -> String {
 fn start(place: &Place, cache: &str, number: usize, output: &str) -> Child {
     let context = format!("p{number}");
     let output = format!("type=oci,dest={output}");
-    let args =
-        ["build", "--progress=plain", "--build-context", "base=oci-layout://base", "--reproducible", "--output", &output, &context];
+    let base = ["--build-context", "base=oci-layout://base"];
     let mut command = place.command(env!("CARGO_BIN_EXE_memobuild"));
-    command.args(args).env("MEMOBUILD_CACHE_DIR", place.path(cache));
+    command.args(["build", "--progress=plain", "--reproducible"]).args(base).args(["--output", &output, &context]);
+    command.env("MEMOBUILD_CACHE_DIR", place.path(cache));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

@@ -1,4 +1,5 @@
-//! Disks of a test's own: file systems mounted where only the test sees them, which go with the process that holds them.
+//! Disks of a test's own: file systems mounted where only the test sees them, which go with the process that holds
+//! them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -19,14 +20,15 @@ pub struct Disk<'a> {
 }
 
 impl<'a> Disk<'a> {
-    /// Mounts by a script, in which `$disk` is where and `..` is a directory for what it needs. None where that can't be:
-    /// said, and the test ends.
+    /// Mounts by a script, in which `$disk` is where and `..` is a directory for what it needs. None where that can't
+    /// be: said, and the test ends.
     pub fn mount(place: &'a Place, what: &str, script: &str) -> Option<Self> {
         if !is_root() {
             println!("skipped: {what}: not root");
             return None;
         }
-        let script = format!("mkdir -p $disk && {{\n{script}\n}} >&2 && mkdir -p $disk/cache && echo mounted && exec sleep 900");
+        let ready = "mkdir -p $disk/cache && echo mounted && exec sleep 900";
+        let script = format!("mkdir -p $disk && {{\n{script}\n}} >&2 && {ready}");
         let mut command = place.command("unshare");
         command.args(["--mount", "--propagation=private", "sh", "-c", &script]).env("disk", Self::dir_of(place));
         let mut holder = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -74,7 +76,8 @@ impl<'a> Disk<'a> {
     /// Fills the disk up to so many kilobytes.
     #[track_caller]
     pub fn leave(&self, kilobytes: usize) {
-        self.sh(&format!("free=$(df -k --output=avail $disk | tail -n 1); head -c $((free - {kilobytes}))k /dev/zero >$disk/full"));
+        let free = "$(df -k --output=avail $disk | tail -n 1)";
+        self.sh(&format!("head -c $(({free} - {kilobytes}))k /dev/zero >$disk/full"));
     }
 
     /// Fills it to the last byte.

@@ -31,7 +31,9 @@ fn another_format_of_the_directory_is_refused_and_left_alone() {
         fs::write(cache(&project.place).join("format"), format).unwrap();
         let out = project.command().output().unwrap();
         fails(&project.place, &out, 4, &["has store format", "hint: ", "MEMOBUILD_CACHE_DIR"]);
-        for args in [&["fsck", "--repair"] as &[_], &["doctor", "--clean"], &["prune", "--all", "--force"], &["images"]] {
+        let commands: [&[&str]; 4] =
+            [&["fsck", "--repair"], &["doctor", "--clean"], &["prune", "--all", "--force"], &["images"]];
+        for args in commands {
             let out = project.place.memobuild(args);
             assert_eq!(out.status.code(), Some(4), "{args:?}: {}", text(&out.stdout));
         }
@@ -108,8 +110,8 @@ fn bundles_and_an_index_of_another_version_count_as_damaged() {
     assert!(bundles.len() > 10);
     bundles.iter().for_each(|bundle| other_version(bundle));
     let found = faults(&project.place);
-    let unknown = found.iter().filter(|(kind, what)| kind == "damaged-bundle" && what.contains("unknown version 2")).count();
-    assert_eq!(unknown, bundles.len(), "{found:?}");
+    let unknown = |(kind, what): &&(String, String)| kind == "damaged-bundle" && what.contains("unknown version 2");
+    assert_eq!(found.iter().filter(unknown).count(), bundles.len(), "{found:?}");
     assert!(project.build() == expected);
     project.place.stdout(&["prune", "--force"]);
     is_clean(&project.place);

@@ -47,8 +47,8 @@ fn what_is_wrong_is_told_and_repaired() {
     assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(4), ""), "{shown}");
     for (file, words) in [
         (&bundle, "what it holds is made again; --repair removes it"),
-        (&blob, "it does not hold the bytes that its name says; what it holds is made or fetched again; --repair removes it"),
-        (&layer, "it does not hold the bytes that its name says"),
+        (&blob, "it does not hold the bytes that its name says"),
+        (&layer, "what it holds is made or fetched again; --repair removes it"),
         (&context, "it does not have its checksum; the next build reads all files of the context"),
         (&cache(place).join("tmp/7-0000000000000001.0"), "`memobuild doctor --clean` or --repair removes it"),
         (&cache(place).join("leases/7-0000000000000001"), "its process is gone"),

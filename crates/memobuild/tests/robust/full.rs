@@ -1,5 +1,5 @@
-//! A disk of 64 MB that is full in the middle of each thing that a build does with it. The build ends with the right code
-//! and says what helps; when there is room the next one is right, and nothing is wrong in the cache.
+//! A disk of 64 MB that is full in the middle of each thing that a build does with it. The build ends with the right
+//! code and says what helps; when there is room the next one is right, and nothing is wrong in the cache.
 
 use std::{
     fs,
@@ -114,7 +114,8 @@ fn while_a_base_is_pulled() {
 #[test]
 fn while_a_step_runs() {
     let Some(busybox) = busybox_layer() else { return };
-    let (place, _) = place_with_base("FROM base\nRUN dd if=/dev/zero of=/big bs=1M count=80\nRUN rm /big\n", &[busybox]);
+    let dockerfile = "FROM base\nRUN dd if=/dev/zero of=/big bs=1M count=80\n";
+    let (place, _) = place_with_base(dockerfile, &[busybox]);
     let Some(disk) = Disk::memory(&place, 64) else { return };
     let expected = reference(&place);
     let out = disk.memobuild(&args(&TO_FILE));

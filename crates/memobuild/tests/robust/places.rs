@@ -1,4 +1,5 @@
-//! Where a cache lies and whose it is: file systems of several kinds, directories that can't be written to, other users.
+//! Where a cache lies and whose it is: file systems of several kinds, directories that can't be written to, other
+//! users.
 
 use std::{
     fs,
@@ -147,8 +148,8 @@ fn a_cache_of_another_user() {
         fs::set_permissions(cache(&place), fs::Permissions::from_mode(mode)).unwrap();
         let out = without_power(&place, &BUILD).output().unwrap();
         fails(&place, &out, 4, &["not allowed to", "hint: ", "may belong to another user", "MEMOBUILD_CACHE_DIR"]);
-        let commands: [&[&str]; 4] =
-            [&["prune", "--all", "--force"], &["images", "--remove", "kept"], &["fsck", "--repair"], &["doctor", "--clean"]];
+        let (prune, remove) = (["prune", "--all", "--force"], ["images", "--remove", "kept"]);
+        let commands: [&[&str]; 4] = [&prune, &remove, &["fsck", "--repair"], &["doctor", "--clean"]];
         for args in commands {
             let out = without_power(&place, args).output().unwrap();
             let shown = text(&out.stderr);

@@ -47,12 +47,8 @@ fn answer_all(layout: &Path, mut stream: &TcpStream) -> std::io::Result<()> {
         let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
         let kind = if path.contains("/manifests/") { "vnd.oci.image.manifest.v1+json" } else { "octet-stream" };
         let (size, rest) = (body.len(), body.get(from..).unwrap_or_default());
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\nContent-Type: application/{kind}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{size}\r\n\r\n",
-            rest.len(),
-            size.saturating_sub(1)
-        )?;
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/{kind}\r\nContent-Length: {}\r\n", rest.len())?;
+        write!(stream, "Content-Range: bytes {from}-{}/{size}\r\n\r\n", size.saturating_sub(1))?;
         if method != "HEAD" {
             stream.write_all(rest)?;
         }

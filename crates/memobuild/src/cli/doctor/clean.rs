@@ -25,8 +25,8 @@ pub(super) fn run(as_json: bool) -> CliResult {
     })
 }
 
-/// Has a sandbox put back what steps had moved into their roots, and remove what they left: with ranges of ids their files
-/// have owners that this user can't remove anything of.
+/// Has a sandbox put back what steps had moved into their roots, and remove what they left: with ranges of ids their
+/// files have owners that this user can't remove anything of.
 fn remove_rooms(scratch: &Path) {
     // It begins with what dead processes left. What goes wrong shows when the directory itself is removed.
     let _ = Sandbox::new(SandboxConfig::new(scratch.to_path_buf())).and_then(|sandbox| sandbox.mode());
