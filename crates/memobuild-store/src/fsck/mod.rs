@@ -102,7 +102,7 @@ fn everything(check: &Check<'_>, threads: usize) -> Result<Vec<Found>> {
             _ => {}
         }
     };
-    let (sender, receiver) = mpsc::sync_channel(QUEUE);
+    let (sender, receiver) = mpsc::sync_channel::<Subject>(QUEUE);
     let receiver = Mutex::new(receiver);
     let look = || loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
