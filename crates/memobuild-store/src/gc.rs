@@ -5,7 +5,7 @@
 //! Tags are the user's: they are never removed here. Deleting happens while nobody can touch anything new (see
 //! [`crate::lease`]), and everything on which the choice rests is read under the same gate.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use memobuild_tree::{ContentDigest, KeyDigest, Sha256Digest};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Partial downloads and lock files nobody has touched for this long are removed, in seconds.
-const STALE: i64 = 24 * 3600;
+pub(crate) const STALE: i64 = 24 * 3600;
 /// Stat caches nobody has written for this long, in seconds.
 const STALE_CONTEXT: i64 = 30 * 24 * 3600;
 
@@ -56,7 +56,7 @@ pub struct GcReport {
     /// Cache mounts removed.
     pub mounts: u64,
     /// What could not be removed, mostly directories owned by subordinate ids.
-    pub failed: Vec<std::path::PathBuf>,
+    pub failed: Vec<PathBuf>,
 }
 
 /// Which things are reached, and by how many.
@@ -217,15 +217,22 @@ impl Store {
             }
         }
         let partials = inventory.partials.iter().map(|item| item.path.clone());
-        for path in partials.chain(list(&self.layout().locks())?) {
-            if (all || now() - written(&path) > STALE)
-                && let Some(lock) = FileLock::take(&path, true, false)?
-            {
-                lock.remove();
-            }
-        }
-        Ok(())
+        remove_unused(partials.chain(list(&self.layout().locks())?), all).map(drop)
     }
+}
+
+/// Removes files that nobody has locked, if nobody has touched them for long, or if all are meant. Those that were.
+pub(crate) fn remove_unused(paths: impl Iterator<Item = PathBuf>, all: bool) -> Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    for path in paths {
+        if (all || now() - written(&path) > STALE)
+            && let Some(lock) = FileLock::take(&path, true, false)?
+        {
+            lock.remove();
+            removed.push(path);
+        }
+    }
+    Ok(removed)
 }
 
 fn candidates<'a>(rows: &'a [Row], inventory: &Inventory) -> Vec<(i64, Candidate<'a>)> {

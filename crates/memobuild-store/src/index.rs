@@ -21,7 +21,7 @@ use crate::{
     lock::FileLock,
 };
 
-const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS records (
         id INTEGER PRIMARY KEY,
@@ -42,7 +42,7 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 /// How long a process waits for another one's transaction, which takes milliseconds.
-const BUSY: Duration = Duration::from_secs(30);
+pub(crate) const BUSY: Duration = Duration::from_secs(30);
 
 /// The log's length, in pages of 4 KiB, at which a commit writes it back. Reading SQLite's own 1000 took 3 ms, a tenth of
 /// a short command.
@@ -115,7 +115,8 @@ impl Index {
         opened(connection, &self.path)
     }
 
-    fn error(&self, op: &'static str, source: rusqlite::Error) -> StoreError {
+    /// What a failure of SQLite is to callers.
+    pub(crate) fn error(&self, op: &'static str, source: rusqlite::Error) -> StoreError {
         let path = self.path.clone();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => {
@@ -166,9 +167,11 @@ impl Index {
     }
 }
 
-type RawTag = (String, Vec<u8>, Vec<u8>, Vec<u8>);
+/// A tag's row: name, value, references, checksum.
+pub(crate) type RawTag = (String, Vec<u8>, Vec<u8>, Vec<u8>);
 
-fn rescue_tags(connection: &Connection) -> Vec<RawTag> {
+/// The tags that can be read of an index, whatever else is wrong with it.
+pub(crate) fn rescue_tags(connection: &Connection) -> Vec<RawTag> {
     let read = || -> rusqlite::Result<Vec<RawTag>> {
         let mut statement = connection.prepare("SELECT name, value, refs, sum FROM tags")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
@@ -186,7 +189,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+/// The version that the tables were made by; 0: none were made.
+pub(crate) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
@@ -212,7 +216,8 @@ fn opened(connection: Connection, path: &Path) -> rusqlite::Result<Open> {
     Ok(Open { connection, inode })
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+/// Whether an error comes from what the file holds.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(e, message) => {
             matches!(e.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)

@@ -12,8 +12,12 @@ use crate::error::{Result, StoreError};
 
 /// What the `format` file holds.
 const FORMAT: &str = "memobuild store 1\n";
-const SUBDIRS: [&str; 9] =
+/// Every directory of a store.
+pub(crate) const SUBDIRS: [&str; 9] =
     ["blobs", "bundles", "oci/sha256", "oci/partial", "tmp", "mounts", "contexts", "locks", "leases"];
+
+/// Where a repair moves what the store did not make. Nothing else looks there.
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// Suffix of what was found damaged and set aside; GC removes it.
 pub(crate) const DAMAGED: &str = "damaged";

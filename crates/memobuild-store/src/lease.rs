@@ -237,8 +237,14 @@ impl Drop for Held {
 
 /// The lease files of living processes. Removes those of dead ones.
 fn living(layout: &Layout) -> Result<Vec<PathBuf>> {
+    Ok(remove_dead(layout)?.0)
+}
+
+/// Removes the lease files of dead processes. Those of living ones, and those that were removed.
+pub(crate) fn remove_dead(layout: &Layout) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let dir = layout.leases();
     let mut out = Vec::new();
+    let mut removed = Vec::new();
     for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?.flatten() {
         if entry.file_name() == "gate" {
             continue;
@@ -246,13 +252,33 @@ fn living(layout: &Layout) -> Result<Vec<PathBuf>> {
         let path = entry.path();
         match File::open(&path) {
             Ok(file) if flock_file(&file, true, false).unwrap_or(false) => {
-                let _ = fs::remove_file(&path);
+                // One that ended in good order took it away itself.
+                if fs::remove_file(&path).is_ok() {
+                    removed.push(path);
+                }
             }
             Ok(_) => out.push(path),
             Err(_) => {}
         }
     }
-    Ok(out)
+    Ok((out, removed))
+}
+
+/// Whether a living process holds the lock on a file. Nobody holds one that is not there; of one that can't be opened
+/// it is not known, so it counts as held.
+pub(crate) fn is_held(path: &Path) -> bool {
+    match File::open(path) {
+        // Shared, and let go at once: whoever wants it for itself waits for a moment.
+        Ok(file) => !matches!(flock_file(&file, false, false), Ok(true)),
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+/// The lease file of the process to which something in `tmp/` belongs, by its name.
+pub(crate) fn lease_of(layout: &Layout, scratch: &Path) -> PathBuf {
+    let name = scratch.file_name().unwrap_or_default().as_bytes();
+    let token = name.split(|b| *b == b'.').next().unwrap_or_default();
+    layout.leases().join(std::ffi::OsStr::from_bytes(token))
 }
 
 /// Removes from `tmp/` what dead processes left. Never called on the way of a build. Returns what could not be removed
@@ -260,21 +286,18 @@ fn living(layout: &Layout) -> Result<Vec<PathBuf>> {
 pub(crate) fn sweep(layout: &Layout) -> Result<Vec<PathBuf>> {
     // Two sweeps at once would only get in each other's way.
     let Some(_lock) = FileLock::take(&layout.lock("sweep"), true, false)? else { return Ok(Vec::new()) };
+    let leftovers = leftovers(layout)?;
+    Ok(leftovers.into_iter().filter(|path| remove_tree(path).is_err()).collect())
+}
+
+/// What dead processes left in `tmp/`. The lock of the sweep has to be held by whoever removes it.
+pub(crate) fn leftovers(layout: &Layout) -> Result<Vec<PathBuf>> {
     // Listed first: a process that starts after this has no file in the list of leftovers.
     let tmp = layout.tmp();
-    let leftovers: Vec<_> = fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp))?.flatten().collect();
+    let entries: Vec<_> = fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp))?.flatten().collect();
     let living = living(layout)?;
-    let mut left = Vec::new();
-    for entry in leftovers {
-        let name = entry.file_name();
-        let token = name.as_bytes().split(|b| *b == b'.').next().unwrap_or_default();
-        if !living.iter().any(|p| p.file_name().is_some_and(|n| n.as_bytes() == token))
-            && remove_tree(&entry.path()).is_err()
-        {
-            left.push(entry.path());
-        }
-    }
-    Ok(left)
+    let paths = entries.iter().map(fs::DirEntry::path);
+    Ok(paths.filter(|path| !living.contains(&lease_of(layout, path))).collect())
 }
 
 pub(crate) type SharedLease = Arc<ProcessLease>;

@@ -14,6 +14,7 @@
 //! mounts/         cache mounts        contexts/  stat caches of scans
 //! tmp/            files being written, scratch directories; each bears its process's token
 //! locks/ leases/  who waits for what, who uses what
+//! unknown/        what a repair found among all this and the store did not make
 //! ```
 //!
 //! # What a crash can do
@@ -27,16 +28,19 @@
 //! that is over. What fails is set aside and counts as a miss. So a crash loses work, never truth.
 //!
 //! # Who may delete
-//! Only [`Store::gc`], and never what a living process has touched: each process appends what it is about to use to its
-//! lease before it looks whether it is there.
+//! Only [`Store::gc`], and [`Store::fsck`] where it is to repair, and never what a living process has touched: each
+//! process appends what it is about to use to its lease before it looks whether it is there. [`Store::clean`] removes
+//! only what dead processes left.
 #![forbid(unsafe_code)]
 
 mod blobs;
 mod bundle;
 mod check;
+mod clean;
 mod content;
 mod digest_map;
 mod error;
+pub mod fsck;
 mod gc;
 mod index;
 mod inventory;
@@ -55,6 +59,7 @@ mod usage;
 
 pub use bundle::BundleWriter;
 pub use check::Finding;
+pub use clean::{Cleaned, Remnant, Removed};
 pub use content::{Content, ContentReader, Provided, Provider};
 pub use error::{Result, StoreError};
 pub use gc::{GcOptions, GcReport};

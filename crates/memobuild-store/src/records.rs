@@ -16,7 +16,8 @@ pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-fn sum(ns: &str, key: &[u8], value: &[u8], refs: &[u8]) -> Vec<u8> {
+/// The checksum of a row.
+pub(crate) fn sum(ns: &str, key: &[u8], value: &[u8], refs: &[u8]) -> Vec<u8> {
     let mut h = KeyHasher::new("memobuild.store.row.v1");
     h.value(ns).bytes(key).bytes(value).bytes(refs);
     h.finish_bytes().first_chunk::<16>().map(|c| c.to_vec()).unwrap_or_default()
@@ -32,7 +33,8 @@ pub(crate) struct Row {
     pub(crate) whole: bool,
 }
 
-const TAG_NS: &str = "\0tag";
+/// What stands for the namespace in the checksum of a tag.
+pub(crate) const TAG_NS: &str = "\0tag";
 
 impl Store {
     /// The record of that key, here or upstream. Reading it leases what it refers to.

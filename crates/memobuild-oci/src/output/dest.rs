@@ -3,13 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Read, Stdout, Write},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
-use tempfile::TempPath;
-
-use super::OutputError;
+use super::{OutputError, fresh::Fresh};
 
 /// Where an output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,21 +21,26 @@ pub enum Dest {
 }
 
 enum Target {
-    File(File),
+    /// One that gets its name when it is whole.
+    Fresh(Fresh),
+    /// A pipe or device.
+    Open(File),
     Stdout(Stdout),
 }
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::File(file) => file.write(bytes),
+            Self::Fresh(fresh) => fresh.file().write(bytes),
+            Self::Open(file) => file.write(bytes),
             Self::Stdout(stdout) => stdout.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::File(file) => file.flush(),
+            Self::Fresh(fresh) => fresh.file().flush(),
+            Self::Open(file) => file.flush(),
             Self::Stdout(stdout) => stdout.flush(),
         }
     }
@@ -47,15 +50,13 @@ impl Write for Target {
 pub(super) struct Sink {
     out: BufWriter<Target>,
     path: Option<PathBuf>,
-    /// The name until it is whole.
-    temporary: Option<TempPath>,
 }
 
 impl Sink {
     pub(super) fn open(dest: &Dest) -> Result<Self, OutputError> {
         let path = match dest {
             Dest::Dir(path) => return Err(OutputError::IsDirectory(path.clone())),
-            Dest::Stdout => return Ok(Self::new(Target::Stdout(io::stdout()), None, None)),
+            Dest::Stdout => return Ok(Self::new(Target::Stdout(io::stdout()), None)),
             Dest::File(path) => path,
         };
         let error = |source| OutputError::Io { path: path.clone(), source };
@@ -64,31 +65,28 @@ impl Sink {
             // A pipe or device is written to, not replaced.
             Ok(meta) if meta.file_type().is_fifo() || meta.file_type().is_char_device() => {
                 let file = OpenOptions::new().write(true).open(path).map_err(error)?;
-                return Ok(Self::new(Target::File(file), Some(path.clone()), None));
+                return Ok(Self::new(Target::Open(file), Some(path.clone())));
             }
             _ => {}
         }
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(error)?;
-        // The umask takes away what it must, as for any file.
-        let mode = fs::Permissions::from_mode(0o666);
-        let made =
-            tempfile::Builder::new().prefix(".memobuild-").permissions(mode).tempfile_in(parent).map_err(error)?;
-        let (file, temporary): (File, TempPath) = made.into_parts();
-        Ok(Self::new(Target::File(file), Some(path.clone()), Some(temporary)))
+        let fresh = Fresh::create_in(parent, 0o666).map_err(error)?;
+        Ok(Self::new(Target::Fresh(fresh), Some(path.clone())))
     }
 
-    fn new(out: Target, path: Option<PathBuf>, temporary: Option<TempPath>) -> Self {
-        Self { out: BufWriter::with_capacity(256 * 1024, out), path, temporary }
+    fn new(out: Target, path: Option<PathBuf>) -> Self {
+        Self { out: BufWriter::with_capacity(256 * 1024, out), path }
     }
 
     /// Gives the file its name.
     pub(super) fn finish(mut self) -> Result<(), OutputError> {
         self.out.flush().map_err(|e| self.error(e))?;
-        if let (Some(temporary), Some(path)) = (self.temporary.take(), &self.path) {
-            temporary.persist(path).map_err(|e| OutputError::Io { path: path.clone(), source: e.error })?;
+        let (target, _) = self.out.into_parts();
+        match (target, self.path) {
+            (Target::Fresh(fresh), Some(path)) => fresh.give(&path).map_err(|source| OutputError::Io { path, source }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes the first `size` bytes of a file, or as many as there are; how many. The system copies them by itself
@@ -97,7 +95,8 @@ impl Sink {
         self.out.flush()?;
         let mut from = from.take(size);
         match self.out.get_mut() {
-            Target::File(file) => io::copy(&mut from, file),
+            Target::Fresh(fresh) => io::copy(&mut from, &mut fresh.file()),
+            Target::Open(file) => io::copy(&mut from, file),
             Target::Stdout(stdout) => io::copy(&mut from, stdout),
         }
     }

@@ -14,7 +14,7 @@ use memobuild_store::Store;
 use memobuild_tree::Sha256Digest;
 use serde::Serialize;
 
-use super::{Dest, OutputError, OutputImage, dest::Sink};
+use super::{Dest, OutputError, OutputImage, dest::Sink, fresh::Fresh};
 use crate::layer::tar::{Header, HeaderKind, TarWriter};
 
 /// What stands in `oci-layout`.
@@ -98,13 +98,13 @@ fn write_dir(store: &Store, image: &OutputImage, dir: &Path) -> Result<(), Outpu
         if fs::metadata(&to).is_ok_and(|m| fs::metadata(&path).is_ok_and(|n| m.len() == n.len())) {
             continue;
         }
-        let mut temporary = tempfile::NamedTempFile::new_in(&target).map_err(error(&to))?;
+        let fresh = Fresh::create_in(&target, 0o644).map_err(error(&to))?;
         // Within the kernel, which shares the bytes where the file system can. Not `fs::copy`: it cuts the file to
         // nothing first, after which ext4 writes all of it to the disk before it is closed.
-        let copied = File::open(&path).and_then(|mut from| io::copy(&mut from, temporary.as_file_mut()));
+        let copied = File::open(&path).and_then(|mut from| io::copy(&mut from, &mut fresh.file()));
         copied.map_err(error(&to))?;
-        fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o644)).map_err(error(&to))?;
-        temporary.persist(&to).map_err(|e| OutputError::Io { path: to.clone(), source: e.error })?;
+        fresh.file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(error(&to))?;
+        fresh.give(&to).map_err(error(&to))?;
     }
     put(dir, "oci-layout", LAYOUT)?;
     let known = fs::read(dir.join("index.json")).ok();

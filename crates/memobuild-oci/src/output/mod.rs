@@ -6,6 +6,7 @@
 mod dest;
 mod early;
 mod error;
+mod fresh;
 mod layout;
 mod local;
 mod push;

@@ -118,6 +118,15 @@ impl Bundle {
         codec::decode(&bytes).map_err(|e| corrupt("bundle", &self.path, e.to_string()))
     }
 
+    /// Whether the file begins as a bundle does. Only the check asks: nothing is read by it.
+    pub(crate) fn begins_right(&self, open: &AtomicUsize) -> Result<bool> {
+        let file = self.file(open).map_err(StoreError::io("open", &self.path))?;
+        let file = file.ok_or_else(|| corrupt("bundle", &self.path, "replaced while it was in use".into()))?;
+        let mut begin = [0; format::MAGIC.len()];
+        file.read_exact_at(&mut begin, 0).map_err(StoreError::io("read", &self.path))?;
+        Ok(begin == *format::MAGIC)
+    }
+
     /// The bytes of the packed content with that number, verified.
     pub(crate) fn read_packed(&self, open: &AtomicUsize, number: u32) -> Result<Vec<u8>> {
         let damage = |detail: &str| corrupt("file in bundle", &self.path, detail.into());

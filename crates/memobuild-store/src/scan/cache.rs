@@ -14,7 +14,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, BufRead as _, Read as _, Write},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -43,6 +43,23 @@ pub(super) fn write(store: &Store, path: &Path, bytes: Vec<u8>) -> Result<()> {
     let mut tmp = TmpFile::create(store.layout(), store.process_lease())?;
     tmp.file.write_all(&bytes).map_err(StoreError::io("write", &tmp.path))?;
     tmp.keep_plain(path)
+}
+
+/// Whether a cache file is one that would be used. It is read in pieces.
+pub(super) fn is_whole(file: &fs::File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    let Some(summed) = len.checked_sub(32).filter(|n| *n >= (MAGIC.len() + TRAILER - 32) as u64) else {
+        return Ok(false);
+    };
+    let mut file = io::BufReader::with_capacity(128 * 1024, file);
+    if !file.fill_buf()?.starts_with(MAGIC) {
+        return Ok(false);
+    }
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut (&mut file).take(summed), &mut hasher)?;
+    let mut sum = [0; 32];
+    file.read_exact(&mut sum)?;
+    Ok(hasher.finalize().as_bytes() == &sum)
 }
 
 /// A cache in memory; the default is an empty one.

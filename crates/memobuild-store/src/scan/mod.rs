@@ -11,7 +11,7 @@ mod kept;
 mod source;
 mod walk;
 
-use std::{any::Any, path::Path, sync::Arc};
+use std::{any::Any, fs, io, path::Path, sync::Arc};
 
 use memobuild_tree::Tree;
 
@@ -20,6 +20,11 @@ use crate::{
     Store,
     error::{Result, StoreError},
 };
+
+/// Whether the stat cache in a file would be used by the next scan.
+pub(crate) fn is_whole_cache(path: &Path) -> io::Result<bool> {
+    cache::is_whole(&fs::File::open(path)?)
+}
 
 /// What to do with one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, io, process::ExitCode};
 
 use memobuild_observe::FailureKind;
+use memobuild_store::StoreError;
 
 use super::text;
 
@@ -54,8 +55,8 @@ impl Failure {
             failure.causes.push(cause.to_string());
             // A failure of the store may be inside one of reading or writing.
             let inner = cause.downcast_ref::<io::Error>().and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref());
-            let store: Option<&memobuild_store::StoreError> = cause.downcast_ref().or(inner);
-            failure.hint = failure.hint.or_else(|| store.and_then(memobuild_store::StoreError::hint));
+            let store: Option<&StoreError> = cause.downcast_ref().or(inner);
+            failure.hint = failure.hint.or_else(|| store.and_then(StoreError::hint));
             next = cause.source();
         }
         failure
@@ -152,10 +153,20 @@ impl Failure {
     }
 }
 
-impl From<memobuild_store::StoreError> for Failure {
-    fn from(error: memobuild_store::StoreError) -> Self {
+/// The file is small and written early: a cache that was just made when the power went can have an empty one.
+const EMPTY_FORMAT: &str = "a power cut can leave an empty `format` file: `memobuild doctor --clean` mends it";
+const READ_ONLY: &str = "set MEMOBUILD_CACHE_DIR to a directory that can be written to";
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
         let mut failure = Self::caused(FailureKind::Cache, &error);
-        failure.hint = error.hint();
+        failure.hint = match &error {
+            StoreError::Format { found, .. } if found.is_empty() => Some(EMPTY_FORMAT.into()),
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Some(READ_ONLY.into())
+            }
+            error => error.hint(),
+        };
         failure
     }
 }
@@ -197,7 +208,7 @@ mod tests {
     #[test]
     fn causes_are_listed() {
         let source = io::Error::from_raw_os_error(28);
-        let error = memobuild_store::StoreError::io("write", "/x")(source);
+        let error = StoreError::io("write", "/x")(source);
         insta::assert_snapshot!(Failure::from(error).render(false), @r"
         error: no space left to write /x
           caused by: No space left on device (os error 28)

@@ -15,6 +15,7 @@ mod env;
 mod explain;
 mod export;
 mod failure;
+mod fsck;
 mod generate;
 mod graph;
 mod history;
@@ -96,6 +97,7 @@ enum Command {
     GenerateK8s(Box<generate::K8sArgs>),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
+    Fsck(fsck::FsckArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -141,6 +143,7 @@ fn run(command: Command) -> CliResult {
         Command::GenerateK8s(args) => generate::run_k8s(&args),
         Command::Du(args) => du::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

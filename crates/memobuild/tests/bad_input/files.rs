@@ -3,10 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Seek, Write},
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -14,7 +11,7 @@ use std::{
 
 use crate::{
     common::{Place, text},
-    support::{self, BUILD, fails, is_root},
+    support::{self, BUILD, fails, give_away, is_root},
 };
 
 /// Runs a build as someone whom file permissions hold: nobody, where the test runs as root.
@@ -30,17 +27,6 @@ fn build_without_power(place: &Place) -> Output {
     let out = command.output().unwrap();
     fs::remove_file(exe).unwrap();
     out
-}
-
-fn give_away(dir: &Path) {
-    chown(dir, Some(65534), Some(65534)).unwrap();
-    for entry in fs::read_dir(dir).unwrap().flatten() {
-        if entry.file_type().unwrap().is_dir() {
-            give_away(&entry.path());
-        } else {
-            std::os::unix::fs::lchown(entry.path(), Some(65534), Some(65534)).unwrap();
-        }
-    }
 }
 
 fn set_mode(place: &Place, name: &str, mode: u32) {

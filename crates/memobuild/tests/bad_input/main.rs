@@ -8,5 +8,5 @@ mod common;
 mod damage;
 mod files;
 mod images;
-mod killed;
+mod stopped;
 mod support;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, lchown},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -81,6 +81,18 @@ pub fn busybox_layer() -> Option<Vec<u8>> {
         tar = tar.symlink(&format!("bin/{applet}"), "busybox");
     }
     Some(tar.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n").finish())
+}
+
+/// Makes everything in a directory nobody's.
+pub fn give_away(dir: &Path) {
+    lchown(dir, Some(65534), Some(65534)).unwrap();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            give_away(&entry.path());
+        } else {
+            lchown(entry.path(), Some(65534), Some(65534)).unwrap();
+        }
+    }
 }
 
 /// Whether a program (64-bit ELF, little-endian) asks for no loader: it has no PT_INTERP.

@@ -94,8 +94,15 @@ fn step_failure(error: EngineError, progress: &Progress) -> Failure {
         .step
         .and_then(|id| progress.label(id))
         .map(|label| FailedStep { label, log_tail: error.log_tail.clone() });
-    Failure::from(error).with_step(step)
+    let full = error.hint.is_none() && error.log_tail.iter().any(|line| line.contains(NO_SPACE));
+    let failure = Failure::from(error).with_step(step);
+    if full { failure.with_hint(FULL_DISK) } else { failure }
 }
+
+/// What programs say when a disk is full: a step writes to the cache's.
+const NO_SPACE: &str = "No space left on device";
+const FULL_DISK: &str = "what steps write lies on the disk of the cache: free some space with `memobuild prune`, or set \
+                         MEMOBUILD_CACHE_DIR to another disk";
 
 /// A terminal can't show an archive, and at most one archive fits into standard output.
 fn refuse_terminal(request: &BuildRequest, is_terminal: bool) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! `memobuild doctor`: what this machine offers, which modes work (each is tried), and what would make things better.
 
+mod clean;
 mod facts;
 
 use std::{fmt::Write as _, process::ExitCode};
@@ -15,11 +16,25 @@ use super::{CliResult, Failure, env, text};
 ///
 /// Every mode is tried. Exits with 6 if none works.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
+    /// Remove what killed builds and power cuts left in the cache, and say what: scratch space, mounts, leases, downloads
+    #[arg(long)]
+    clean: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  How are steps run here, and why not in a better way?
+    memobuild doctor
+  A build was killed, or the machine went down:
+    memobuild doctor --clean
+
+With --clean no mode is tried; exit code 4: something could not be removed.";
 
 /// A mode and whether it works.
 struct Tried {
@@ -32,6 +47,9 @@ struct Tried {
 type Chosen = Result<(&'static str, String), String>;
 
 pub(crate) fn run(args: &DoctorArgs) -> CliResult {
+    if args.clean {
+        return clean::run(args.json);
+    }
     let dir = env::cache_dir()?;
     let store = env::open_store()?;
     let scratch = store.scratch_dir()?;
