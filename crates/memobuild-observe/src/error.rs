@@ -179,7 +179,12 @@ mod tests {
         assert!(error.is_retryable());
         assert_eq!((error.exit_code(), error.to_string().as_str()), (5, "build"));
         assert_eq!(error.hint().as_deref(), Some("look"));
-        let chain: Vec<String> = std::iter::successors(error.source(), |e| e.source()).map(|e| e.to_string()).collect();
+        let mut chain = Vec::new();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            chain.push(cause.to_string());
+            next = cause.source();
+        }
         assert_eq!(chain, ["pull app", "reset (8 attempts)"]);
     }
 

@@ -479,7 +479,7 @@ fn downloads_locks_and_format_files_that_nobody_wants_any_more() {
     let half = full.path("format.1-00112233445566ff");
     fs::write(&half, "memo").unwrap();
     assert_eq!(found(&full.store()), [], "they may be in the making");
-    [&partial, &half].map(|path| age(path, 1));
+    [&partial, &half].into_iter().for_each(|path| age(path, 1));
     let partial_at = format!("oci/partial/{}", Sha256Digest::of(b"to come").hex());
     let expected = [(Kind::Leftover, "format.1-00112233445566ff"), (Kind::Leftover, partial_at.as_str())];
     // Held: somebody goes on with it.
@@ -497,7 +497,7 @@ fn downloads_locks_and_format_files_that_nobody_wants_any_more() {
     age(&lock, 1);
     fs::write(&partial, "part").unwrap();
     fs::write(&half, "memo").unwrap();
-    [&partial, &half].map(|path| age(path, 1));
+    [&partial, &half].into_iter().for_each(|path| age(path, 1));
     let cleaned = full.store().clean(&|_| ()).unwrap();
     let mut kinds: Vec<_> = cleaned.removed.iter().map(|removed| removed.what).collect();
     kinds.sort();

@@ -22,7 +22,7 @@ use crate::{
     bundle::Bundle,
     clean::{is_half_format, remove_leftover},
     digest_map::DigestSet,
-    error::{Result, StoreError},
+    error::Result,
     gc::remove_unused,
     index::{RawTag, rescue_tags},
     inventory::{file_name, list},

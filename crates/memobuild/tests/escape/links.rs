@@ -143,7 +143,8 @@ fn sources_that_lead_out(world: &mut World) {
 /// Links of the context are followed within it, or copied as links.
 fn a_context_that_leads_out(world: &mut World) {
     let outside = world.host.dir().to_owned();
-    let at = |name: &str| world.project.place.path(name);
+    let context = world.project.place.path("");
+    let at = |name: &str| context.join(name);
     fs::create_dir(at("sub")).unwrap();
     symlink(&outside, at("gate")).unwrap();
     symlink(outside.join("secret"), at("direct")).unwrap();

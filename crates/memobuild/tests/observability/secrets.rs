@@ -48,7 +48,8 @@ impl Written {
         self.add(&format!("stdout of {name}"), &output.stdout);
         self.add(&format!("stderr of {name}"), &output.stderr);
         // What steps print is told in base64.
-        let printed = text(&output.stderr).lines().filter_map(|line| {
+        let stderr = text(&output.stderr);
+        let printed = stderr.lines().filter_map(|line| {
             let event: Value = serde_json::from_str(line).ok()?;
             BASE64_STANDARD.decode(event["data"].as_str()?).ok()
         });

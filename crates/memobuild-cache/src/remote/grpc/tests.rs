@@ -138,7 +138,7 @@ fn works(remote: &Grpc, seed: u64) {
 
 fn open(url: &str, token: Option<&str>) -> Result<Grpc, RemoteError> {
     let options = RemoteOptions::new("grpc://none").map_err(RemoteError::Foreign)?;
-    Grpc::new(&RemoteOptions { url: url.to_owned(), token: token.map(str::to_owned), ..options })
+    Grpc::new(&RemoteOptions { url: url.to_owned(), token: token.map(Into::into), ..options })
 }
 
 #[test]
