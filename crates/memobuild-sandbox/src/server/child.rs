@@ -60,14 +60,15 @@ pub(super) enum Confinement {
     Inherited,
 }
 
-/// Becomes the command. Returns only if that fails.
+/// Becomes the command. Returns only if that fails; then `report` is still open, and of all other descriptors nothing is.
 pub(super) fn become_command(
     spec: &Spec,
     output: (BorrowedFd<'_>, BorrowedFd<'_>),
     listener: Option<BorrowedFd<'_>>,
+    report: BorrowedFd<'_>,
     confinement: Confinement,
 ) -> NotStarted {
-    match prepare(spec, output, listener, confinement) {
+    match prepare(spec, output, listener, report, confinement) {
         Ok(()) => exec(spec),
         Err(e) => e,
     }
@@ -88,19 +89,24 @@ fn prepare(
     spec: &Spec,
     (stdout, stderr): (BorrowedFd<'_>, BorrowedFd<'_>),
     listener: Option<BorrowedFd<'_>>,
+    report: BorrowedFd<'_>,
     confinement: Confinement,
 ) -> Result<(), NotStarted> {
     sys::reset_signals(false);
     rustix::process::setsid().during(|| "making a session".into())?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    enter_cwd(OsStr::from_bytes(&spec.cwd))
-        .during(|| format!("chdir to cwd ({:?})", String::from_utf8_lossy(&spec.cwd)))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening /dev/null".into())?;
     for (number, fd) in [(0, null.as_fd()), (1, stdout), (2, stderr)] {
         sys::dup_to_stdio(fd, number).during(|| "setting up standard streams".into())?;
     }
+    drop(null);
+    // Before a path of the Dockerfile's is followed: `/proc/self/fd/N` would lead out by any directory that is open here.
+    let kept: Vec<BorrowedFd<'_>> = listener.into_iter().chain([report]).collect();
+    sys::close_all_but(&kept).during(|| "closing descriptors".into())?;
     sys::close_on_exec_from_3().during(|| "closing descriptors".into())?;
+    enter_cwd(OsStr::from_bytes(&spec.cwd))
+        .during(|| format!("chdir to cwd ({:?})", String::from_utf8_lossy(&spec.cwd)))?;
     for (resource, soft, hard) in &spec.limits {
         // Without effect anyway, and where identities are kept.
         if *resource == libc::RLIMIT_LOCKS && spec.room.shape.single {

@@ -69,7 +69,7 @@ fn runner(spec: &Spec, output: (BorrowedFd<'_>, BorrowedFd<'_>), socket: Borrowe
     if spec.probe {
         return 0;
     }
-    let e = child::become_command(spec, output, None, child::Confinement::Inherited);
+    let e = child::become_command(spec, output, None, socket, child::Confinement::Inherited);
     init::report(socket, &Report::NotStarted { reason: e.reason.into_bytes().into(), code: e.code });
     e.code
 }

@@ -1,9 +1,15 @@
 //! Fills /dev: the nodes that every program may count on, terminals, shared memory, message queues.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
+};
 
 use rustix::{
-    fs::{FileType, Mode, OFlags},
+    fs::{CWD, FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -23,9 +29,10 @@ pub(crate) const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-pub(super) fn fill(shape: &Shape, dev: BorrowedFd<'_>) -> Result<(), Failure> {
+/// `nodes` is a directory out of the step's sight, on a file system whose nodes can be opened.
+pub(super) fn fill(shape: &Shape, dev: BorrowedFd<'_>, nodes: &[u8]) -> Result<(), Failure> {
     for (name, major, minor) in NODES {
-        node(dev, name, (major, minor)).during(|| format!("making /dev/{name}"))?;
+        node(dev, nodes, name, (major, minor)).during(|| format!("making /dev/{name}"))?;
     }
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, dev, name).during(|| format!("making /dev/{name}"))?;
@@ -70,20 +77,21 @@ fn devpts(options: &[(&str, Option<&str>)], attributes: u64) -> Result<rustix::f
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).during(what)
 }
 
-/// A device node where the kernel allows one, else the machine's own mounted over an empty file: user namespaces
-/// cannot make nodes, and a tmpfs that they mount does not honour them.
-fn node(dev: BorrowedFd<'_>, name: &str, number: (u32, u32)) -> std::io::Result<()> {
+/// A device mounted over an empty file, so that /dev itself need not be a place where nodes can be opened: those that a
+/// step makes there must not. The device is a node of one's own where the kernel allows one, else the machine's: user
+/// namespaces cannot make nodes.
+fn node(dev: BorrowedFd<'_>, nodes: &[u8], name: &str, number: (u32, u32)) -> std::io::Result<()> {
     let mode = Mode::from_raw_mode(0o666);
+    let own = [nodes, b"/", name.as_bytes()].concat();
     let rdev = rustix::fs::makedev(number.0, number.1);
-    match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, rdev) {
-        Ok(()) => return Ok(()),
-        Err(Errno::PERM) => {}
+    let from = match rustix::fs::mknodat(CWD, OsStr::from_bytes(&own), FileType::CharacterDevice, mode, rdev) {
+        Ok(()) => own,
+        Err(Errno::PERM) => format!("/dev/{name}").into_bytes(),
         Err(e) => return Err(e.into()),
-    }
+    };
     let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::openat(dev, name, flags, mode)?;
     let place = rustix::fs::openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let from = format!("/dev/{name}");
-    let mount = mounts::bind(from.as_bytes(), 0).map_err(|e| std::io::Error::from_raw_os_error(e.errno))?;
+    let mount = mounts::bind(&from, 0).map_err(|e| std::io::Error::from_raw_os_error(e.errno))?;
     mounts::attach(mount.as_fd(), place.as_fd())
 }

@@ -63,7 +63,9 @@ pub(super) fn run(room: &Room, socket: BorrowedFd<'_>) -> i32 {
         return 0;
     }
     let listener = listener.first().map(AsFd::as_fd);
-    let e = child::become_command(&spec, (stdout.as_fd(), stderr.as_fd()), listener, child::Confinement::Own);
+    let e = child::become_command(&spec, (stdout.as_fd(), stderr.as_fd()), listener, socket, child::Confinement::Own);
     report(socket, &Report::NotStarted { reason: e.reason.into_bytes().into(), code: e.code });
+    // They are closed, and their numbers may be another's.
+    std::mem::forget(descriptors);
     e.code
 }

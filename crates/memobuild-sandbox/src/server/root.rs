@@ -124,20 +124,26 @@ pub(super) fn furnish(room: &Room) -> Result<(), Failure> {
     }
     attach_at(&mounts::make("proc", &[], (NOSUID | NODEV | NOEXEC) as u32)?, &in_memory(room, "proc"))?;
     attach_at(&sysfs(room)?, &in_memory(room, "sys"))?;
-    let dev = in_memory(room, "dev");
-    attach_at(&mounts::tmpfs(0o755, Some(64 << 20), NOSUID)?, &dev)?;
-    device::fill(&room.shape, open_place(&dev)?.as_fd())?;
+    let (dev, nodes) = (in_memory(room, "dev"), in_memory(room, "nodes"));
+    mkdir(&nodes)?;
+    attach_at(&mounts::tmpfs(0o700, Some(1 << 20), NOSUID | NOEXEC)?, &nodes)?;
+    attach_at(&mounts::tmpfs(0o755, Some(64 << 20), NOSUID | no_devices(room))?, &dev)?;
+    device::fill(&room.shape, open_place(&dev)?.as_fd(), &nodes)?;
     if !room.shape.insecure {
         confine_kernel_files(room)?;
     }
     Ok(())
 }
 
+/// What keeps a step from the devices of nodes that it makes, or that an image brings: all that it sees is mounted so.
+fn no_devices(room: &Room) -> u64 {
+    if room.shape.insecure { 0 } else { NODEV }
+}
+
 /// Mounts the overlay of a step at `mem/root`.
 pub(super) fn overlay(spec: &Spec) -> Result<(), Failure> {
     let room = &spec.room;
     start_root_meta(spec)?;
-    let attributes = if room.shape.insecure { 0 } else { NODEV };
     let stubs = in_memory(room, "stubs");
     let mut lowers = spec.lowers.clone();
     if room.shape.fuse && rustix::fs::stat(OsStr::from_bytes(&stubs)).is_ok() {
@@ -150,7 +156,7 @@ pub(super) fn overlay(spec: &Spec) -> Result<(), Failure> {
             upper: &below(room, "upper"),
             work: &below(room, "work"),
         },
-        attributes,
+        no_devices(room),
     )?;
     attach_at(&overlay, &in_memory(room, "root"))
 }
@@ -257,7 +263,7 @@ fn sysfs(room: &Room) -> Result<OwnedFd, Failure> {
 
 fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) -> Result<(), Failure> {
     let (mount, directory) = match source {
-        Source::Bind { path, attributes } => bound(path, *attributes)?,
+        Source::Bind { path, attributes } => bound(path, attributes | no_devices(&spec.room))?,
         Source::Scratch { lowers, number, below: at, attributes } => {
             let [upper, work] = ["upper", "work"].map(|name| below(&spec.room, &format!("{name}{number}")));
             let whole = in_memory(&spec.room, &format!("whole{number}"));
@@ -269,7 +275,7 @@ fn mount_one(spec: &Spec, root: BorrowedFd<'_>, target: &[u8], source: &Source) 
             }
             let overlay = Overlay { lowers, data: None, upper: &upper, work: &work };
             attach_at(&mounts::overlay(&overlay, NODEV)?, &whole)?;
-            bound(&[whole.as_slice(), at].concat(), *attributes)?
+            bound(&[whole.as_slice(), at].concat(), attributes | NODEV)?
         }
         Source::Tmpfs { size, attributes } => (mounts::tmpfs(0o1777, *size, NOSUID | NODEV | attributes)?, true),
     };

@@ -110,6 +110,23 @@ pub(crate) fn dup_to_stdio(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     check(done.into()).map(drop)
 }
 
+/// Closes every descriptor from 3 on but these. Whatever owned the others must neither be used nor dropped any more: it
+/// is for a process that becomes another program, or ends.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<libc::c_uint> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    let mut from: libc::c_uint = 3;
+    for end in kept.into_iter().filter(|fd| *fd >= 3).map(Some).chain([None]) {
+        let last = end.map_or(libc::c_uint::MAX, |fd| fd.saturating_sub(1));
+        if last >= from {
+            // SAFETY: the call touches no memory; that nobody uses what it closes is the caller's promise.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0 as libc::c_uint) })?;
+        }
+        from = end.map_or(from, |fd| fd.saturating_add(1));
+    }
+    Ok(())
+}
+
 /// Every descriptor from 3 on is closed when a program is executed.
 pub(crate) fn close_on_exec_from_3() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;

@@ -87,7 +87,7 @@ fn kernel_files(world: &mut World) {
     for at in ["/proc/escape", "/proc/sys/escape"] {
         attempts.push((format!("mkdir={at}"), "EROFS|ENOENT|EPERM|EACCES"));
     }
-    for at in ["/sys/escape", "/sys/fs/cgroup/escape", "/sys/kernel/escape"] {
+    for at in ["/sys/escape", "/sys/kernel/escape"] {
         attempts.push((format!("mkdir={at}"), "EROFS"));
     }
     attempts.push(("open-write=/sys/power/state".into(), "EROFS|EACCES|ENOENT"));
