@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use memobuild_observe::{FailureKind, Observer, TraceEvent};
+use memobuild_observe::{FailureKind, MemoBuildError, Observer, TraceEvent};
 use memobuild_oci::{
     image::{self, BaseImage, ImageSource, StoredImage},
     reference::Reference,
@@ -27,12 +27,19 @@ pub(crate) struct Bases<'a> {
     registries: Registries,
     pull: bool,
     found: Mutex<Vec<Arc<BaseImage>>>,
+    /// Why the first of those that were not found was not: planning passes on texts alone.
+    cause: Mutex<Option<Box<MemoBuildError>>>,
 }
 
 impl<'a> Bases<'a> {
     pub(crate) fn new(store: &'a Store, request: &BuildRequest) -> Self {
         let registries = Registries::new(request.registries.clone());
-        Self { store, registries, pull: request.pull, found: Mutex::default() }
+        Self { store, registries, pull: request.pull, found: Mutex::default(), cause: Mutex::default() }
+    }
+
+    /// Why an image was not found.
+    pub(crate) fn cause(&self) -> Option<Box<MemoBuildError>> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The connections, which the build's pushes share.
@@ -64,8 +71,10 @@ impl<'a> Bases<'a> {
     fn find(&self, request: &BaseRequest) -> Result<ResolvedBase, String> {
         let source = self.source(request)?;
         let image = image::open(&source, &request.platform, self.store, &self.registries).map_err(|e| {
-            let error = EngineError::chain(FailureKind::Registry, &e);
-            format!("{}: {}", request.name, error.message)
+            let EngineError { message, cause, .. } = EngineError::chain(FailureKind::Registry, &e);
+            let mut first = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+            *first = first.take().or(cause);
+            format!("{}: {message}", request.name)
         })?;
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let resolved =

@@ -191,17 +191,18 @@ fn plan(request: &BuildRequest, input: &Input, bases: &Bases<'_>) -> Result<Plan
     let matcher = input.contexts.main_matcher()?.filter(|m| !m.has_exceptions());
     let ignored = |path: &str| matcher.as_ref().is_some_and(|m| m.matches(path.as_bytes()));
     let hooks = Hooks { ignored: matcher.is_some().then_some(&ignored), all_stages: false };
-    memobuild_plan::plan(&file, &request.options, bases, hooks).map_err(|e| plan_error(&e))
+    memobuild_plan::plan(&file, &request.options, bases, hooks).map_err(|e| plan_error(&e, bases))
 }
 
-fn plan_error(error: &PlanError) -> EngineError {
+fn plan_error(error: &PlanError, bases: &Bases<'_>) -> EngineError {
     let kind = match error.kind {
         PlanErrorKind::Dockerfile | PlanErrorKind::Checks => FailureKind::Dockerfile,
         PlanErrorKind::BaseImage => FailureKind::Registry,
         PlanErrorKind::Request | PlanErrorKind::Denied => FailureKind::Usage,
     };
     let texts: Vec<String> = error.diagnostics.iter().map(|d| d.render(false)).collect();
-    EngineError::new(kind, texts.join("\n"))
+    let cause = bases.cause().filter(|_| kind == FailureKind::Registry);
+    EngineError { cause, ..EngineError::new(kind, texts.join("\n")) }
 }
 
 fn infos(plan: &Plan) -> Vec<StepInfo> {

@@ -79,12 +79,12 @@ fn times_can_be_left_out() {
     build(&project, &[]);
     let (code, shown) = verify(&project, &[]);
     assert!(code == Some(1) && shown.contains("layer 2 of 3 differs: COPY a /w/a"), "{shown}");
-    assert!(shown.contains("/w/a: time 2001-02-03T"), "{shown}");
+    assert!(shown.contains("\n  /w: time "), "{shown}");
     assert_eq!(verify(&project, &["--ignore-times"]).0, Some(0));
     // Times alone: what else differs is told.
     project.replace("CMD [\"x\"]", "CMD [\"y\"]");
     let (code, shown) = verify(&project, &["--ignore-times"]);
-    assert!(code == Some(1) && shown.contains("config config: ") && !shown.contains("created"), "{shown}");
+    assert!(code == Some(1) && shown.contains("config config: ") && !shown.contains("\"created\""), "{shown}");
     project.replace("mkdir /d", "mkdir -m 700 /d");
     let (code, shown) = verify(&project, &["--ignore-times"]);
     assert!(code == Some(1) && shown.contains("layer 3 of 3 differs: RUN"), "{shown}");

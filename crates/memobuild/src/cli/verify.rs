@@ -195,7 +195,8 @@ fn fields(given: &BaseImage, rebuilt: &BaseImage, ignore_times: bool) -> Result<
             config.remove("created");
             let entries = config.get_mut("history").and_then(|history| history.as_array_mut());
             entries.into_iter().flatten().filter_map(|entry| entry.as_object_mut()).for_each(|entry| {
-                entry.remove("created");
+                // In their order, as they will be shown.
+                entry.retain(|field, _| field != "created");
             });
         }
         Ok(config)

@@ -26,7 +26,8 @@ fn a_build_and_its_steps_are_sent_when_it_is_over() {
     let (place, collector) = (place(), Collector::start());
     for outcome in ["executed", "cached"] {
         let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str())];
-        let out = build(&place, &variables, &["--progress", "rawjson", "-t", "app"]);
+        let dest = "type=oci,dest=../app.tar";
+        let out = build(&place, &variables, &["--progress", "rawjson", "-t", "app", "-o", dest]);
         assert!(out.status.success() && warnings(&out).is_empty(), "{}", text(&out.stderr));
         let spans = collector.spans();
         let root = spans.iter().find(|span| span["name"] == "build").unwrap();
