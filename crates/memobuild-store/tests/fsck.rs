@@ -193,11 +193,9 @@ fn a_damaged_bundle_goes_with_all_that_needs_it() {
 fn a_bundle_that_is_gone() {
     let full = Full::new();
     fs::remove_file(full.bundle(&full.lower)).unwrap();
-    let mut expected = vec![
-        (Kind::IncompleteBundle, format!("bundles/{}", full.upper.hex())),
+    let mut expected = [(Kind::IncompleteBundle, format!("bundles/{}", full.upper.hex())),
         (Kind::DanglingRecord, record("lower")),
-        (Kind::DanglingTag, "tag image".to_owned()),
-    ];
+        (Kind::DanglingTag, "tag image".to_owned())];
     expected.sort_by(|a, b| a.1.cmp(&b.1));
     full.finds(&expected.iter().map(|(kind, at)| (*kind, at.as_str())).collect::<Vec<_>>());
 }

@@ -1,5 +1,7 @@
 //! The manual's pages: each command has one, and what reads such pages can read it.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod common;
 
 use std::{collections::BTreeSet, fs, io::Write as _, process::Stdio};

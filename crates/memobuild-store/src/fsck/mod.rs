@@ -118,7 +118,7 @@ fn everything(check: &Check<'_>, threads: usize) -> Result<Vec<Found>> {
         let cannot = |e| StoreError::io("start a thread for", &check.layout.dir)(e);
         thread().spawn_scoped(scope, read_index).map_err(cannot)?;
         for _ in 0..threads {
-            thread().spawn_scoped(scope, &look).map_err(cannot)?;
+            thread().spawn_scoped(scope, look).map_err(cannot)?;
         }
         walk::each(check.layout, &mut |subject| {
             // Nobody takes the receiver away.

@@ -36,7 +36,7 @@ pub(super) fn each(layout: &Layout, visit: &mut dyn FnMut(Subject)) -> Result<()
         // An index that was set aside has its log with it.
         let main = ["-wal", "-shm"].iter().find_map(|suffix| name.text.strip_suffix(suffix));
         let is_part = main.is_some_and(|main| name.is_file && name.path.with_file_name(main).is_file());
-        if !known_dir && !is_part && !(name.is_file && among(&TOP_FILES)) {
+        if !(known_dir || is_part || name.is_file && among(&TOP_FILES)) {
             visit(match name {
                 Name { path, text, is_file: true, .. } if text.starts_with("index.corrupt-") => Subject::OldIndex(path),
                 Name { path, text, is_file: true, .. } if text.starts_with("format.") => Subject::HalfFormat(path),

@@ -9,16 +9,19 @@ use std::{
 
 use serde_json::Value;
 
+/// Requests: a head, and a body.
+type Taken = Mutex<Vec<(String, Vec<u8>)>>;
+
 pub struct Collector {
     pub url: String,
-    taken: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    taken: Arc<Taken>,
 }
 
 impl Collector {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let taken = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
+        let taken = Arc::<Taken>::default();
         let kept = taken.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {

@@ -168,7 +168,7 @@ fn a_file_that_can_not_be_read_is_left() {
     let place = small(true);
     assert!(without_power(&place, &["build", "-q", "-t", "kept", "."]).output().unwrap().status.success());
     let bundle = fs::read_dir(cache(&place).join("bundles")).unwrap().next().unwrap().unwrap().path();
-    fs::set_permissions(&bundle, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&bundle, fs::Permissions::from_mode(0o0)).unwrap();
     for args in [&["fsck"] as &[_], &["fsck", "--repair"]] {
         let out = without_power(&place, args).output().unwrap();
         let shown = text(&out.stdout);
