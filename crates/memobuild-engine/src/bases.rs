@@ -1,7 +1,12 @@
 //! Base images: found for the planner by manifest and config, fetched and imported only when a step or an export needs
 //! a byte of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    error::Error,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use memobuild_observe::{FailureKind, MemoBuildError, Observer, TraceEvent};
 use memobuild_oci::{
@@ -10,7 +15,7 @@ use memobuild_oci::{
     registry::Registries,
 };
 use memobuild_plan::model::{BaseRequest, BaseResolver, ContextSource, ResolvedBase};
-use memobuild_store::Store;
+use memobuild_store::{Store, StoreError};
 use memobuild_tree::{KeyDigest, KeyHasher, Tree, TreeDigest};
 
 use crate::{
@@ -164,9 +169,27 @@ fn progress(name: &str, observer: &Arc<dyn Observer>) -> impl Fn(u64, Option<u64
     }
 }
 
+/// Whether an error comes from a disk, or a quota, that is full.
+pub(crate) fn is_no_space(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// What helps when the cache's disk is full, in the store's own words.
+pub(crate) fn make_room() -> String {
+    let source = io::ErrorKind::StorageFull.into();
+    StoreError::NoSpace { op: "write", path: PathBuf::new(), source }.hint().unwrap_or_default()
+}
+
 fn failed(name: &str, e: &image::ImageError) -> EngineError {
-    let kind = if matches!(e, image::ImageError::Store(_)) { FailureKind::Cache } else { FailureKind::Registry };
-    let mut error = EngineError::chain(kind, e);
+    // Whatever is read from a registry or layout, only the cache is written to.
+    let no_space = is_no_space(e);
+    let own = no_space || matches!(e, image::ImageError::Store(_));
+    let mut error = EngineError::chain(if own { FailureKind::Cache } else { FailureKind::Registry }, e);
+    if no_space {
+        error = error.with_hint(make_room());
+    }
     error.message = format!("base image {name}: {}", error.message);
     error
 }

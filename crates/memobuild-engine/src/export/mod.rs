@@ -15,7 +15,7 @@ use memobuild_observe::{FailureKind, TraceEvent};
 use memobuild_oci::{
     image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
-    output::{self, Assembled, Dest, Early, OutputImage, Recipe},
+    output::{self, Assembled, Dest, Early, OutputError, OutputImage, Recipe},
     reference::Reference,
 };
 use memobuild_plan::model::Target;
@@ -25,7 +25,7 @@ use root::{Root, root};
 
 use crate::{
     Annotation, BuildOutcome, Compression, CompressionMethod, Destination, EngineError, Kept, Level, Output,
-    OutputKind, annotate, session::Session, step, value::Value,
+    OutputKind, annotate, bases, session::Session, step, value::Value,
 };
 
 /// One image before its layers are written.
@@ -39,7 +39,15 @@ struct Draft<'a> {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> EngineError {
-    EngineError::chain(FailureKind::Cache, error)
+    let failed = EngineError::chain(FailureKind::Cache, error);
+    if !bases::is_no_space(error) {
+        return failed;
+    }
+    // Layers and documents are made in the cache; what else an output writes goes to where the user wants it.
+    match error.downcast_ref::<OutputError>() {
+        None | Some(OutputError::Store(_) | OutputError::Registry(_)) => failed.with_hint(bases::make_room()),
+        Some(_) => failed.with_hint("free some space there, or write to another disk"),
+    }
 }
 
 /// Asked between pieces of work, and before anything gets its final name.

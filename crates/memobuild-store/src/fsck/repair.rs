@@ -46,6 +46,12 @@ pub(super) fn repair(store: &Store, check: &Check<'_>, found: Vec<Found>) -> Res
     }
     let _no_prune = store.lock("gc", true)?;
     let _no_sweep = store.lock("sweep", true)?;
+    // Before anybody asks who lives: whatever lies among the leases would go as one of a dead process.
+    let (unknown, found) = split(found, |subject| matches!(subject, Subject::Unknown(_)));
+    for found in unknown {
+        let how = repair.remove(&found);
+        repair.note(&found, how);
+    }
     let (index, found) = split(found, |subject| *subject == Subject::Index);
     for found in index {
         set_index_aside(store, &repair.check)?;

@@ -114,6 +114,12 @@ fn bundles_and_an_index_of_another_version_count_as_damaged() {
     assert_eq!(found.iter().filter(unknown).count(), bundles.len(), "{found:?}");
     assert!(project.build() == expected);
     project.place.stdout(&["prune", "--force"]);
+    // What the build needed is made anew; what it had no need to read is as it was, until it is repaired.
+    let found = faults(&project.place);
+    assert!(found.iter().all(|fault| unknown(&fault)) && found.len() < bundles.len(), "{found:?}");
+    project.place.stdout(&["fsck", "--repair"]);
+    is_clean(&project.place);
+    assert!(project.build() == expected);
     is_clean(&project.place);
     let index = rusqlite::Connection::open(cache(&project.place).join("index.sqlite")).unwrap();
     index.pragma_update(None, "user_version", 7).unwrap();
