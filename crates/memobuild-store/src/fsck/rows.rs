@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use rusqlite::{Connection, OpenFlags, Row, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, config::DbConfig};
 
 use super::{
     look::{Check, Found, Subject, is_there, path_of, shown},
@@ -92,13 +92,25 @@ fn open(path: &Path) -> rusqlite::Result<Option<Connection>> {
     if fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
         return Ok(None);
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let opened = match connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        // Whoever made it was killed in the middle: what it left half done is taken back by the next who may write.
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+            connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        }
+        other => other,
+    };
+    let (connection, version) = opened?;
+    // Made, and left before there was a table in it.
+    Ok((version != 0).then_some(connection))
+}
+
+/// A connection, and the version that its tables were made by.
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<(Connection, i64)> {
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Made, and left before there was a table in it.
-    let empty = schema_version(&connection)? == 0;
-    Ok((!empty).then_some(connection))
+    let version = schema_version(&connection)?;
+    Ok((connection, version))
 }
 
 /// What SQLite itself finds wrong.

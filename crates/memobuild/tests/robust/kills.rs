@@ -71,7 +71,7 @@ fn killed_at_any_moment() {
         assert_eq!(damaged(place), Vec::<std::path::PathBuf>::new(), "round {rounds}");
     }
     println!("killed {killed} of {rounds} builds of {time:?}; {with_leftovers} left something for the clean-up");
-    assert!(wanted < 10 || with_leftovers > 0);
+    assert!(wanted < 100 || with_leftovers > 0);
     // What has not been touched for a while was not lost either.
     place.write("salt", "1");
     assert!(project.build() == expected);
