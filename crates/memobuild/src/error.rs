@@ -1,6 +1,6 @@
 //! The error of programs that use memobuild as a library, and how what goes over a network is tried again.
 //!
-//! Every error of the crates below turns into [`MemoBuildError`] with `?`.
+//! What a build fails with turns into [`MemoBuildError`] with `?`; errors of the store and of registries do by reference.
 
 pub use memobuild_observe::{Backoff, FailureKind, MemoBuildError, RetryConfig};
 
