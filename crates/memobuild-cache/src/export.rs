@@ -13,6 +13,7 @@ use std::{
 };
 
 use memobuild_image::{json, media};
+use memobuild_observe::in_same_span;
 use memobuild_oci::registry::Registries;
 use memobuild_store::{ScratchDir, Store};
 use memobuild_tree::{BundleId, KeyDigest, codec};
@@ -99,7 +100,7 @@ impl Exporter {
             let (inner, offered) = (inner.clone(), offered.clone());
             // Without a thread the work is done at the end.
             let thread = thread::Builder::new().name("cache-export".into()).stack_size(codec::STACK);
-            thread.spawn(move || inner.work(&offered)).ok()
+            thread.spawn(in_same_span(move || inner.work(&offered))).ok()
         };
         let workers = (0..WORKERS).filter_map(work).collect();
         Self { inner, queue: Some(queue), workers }

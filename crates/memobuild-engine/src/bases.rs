@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use memobuild_observe::{FailureKind, MemoBuildError, Observer, TraceEvent};
+use memobuild_observe::{FailureKind, MemoBuildError, Observer, TraceEvent, in_same_span};
 use memobuild_oci::{
     image::{self, BaseImage, ImageSource, StoredImage},
     reference::Reference,
@@ -94,7 +94,7 @@ impl BaseResolver for Bases<'_> {
         match requests {
             [one] => vec![self.find(one)],
             many => std::thread::scope(|scope| {
-                let threads: Vec<_> = many.iter().map(|r| scope.spawn(|| self.find(r))).collect();
+                let threads: Vec<_> = many.iter().map(|r| scope.spawn(in_same_span(|| self.find(r)))).collect();
                 let panicked = |_| Err("looking up the image failed".to_owned());
                 threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect()
             }),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use memobuild_dockerfile::Diagnostic;
-use memobuild_observe::{FailureKind, StepOutcome, TraceEvent};
+use memobuild_observe::{FailureKind, StepOutcome, TraceEvent, in_same_span};
 use memobuild_plan::model::{CopySource, MountKind, Op, Plan, Step, StepId};
 use memobuild_tree::codec;
 
@@ -96,12 +96,13 @@ pub(crate) fn run(session: &Session<'_>, limit: usize) -> Done {
                 let round = dispatcher.rounds.get(id).copied().unwrap_or_default();
                 dispatcher.busy.insert(id);
                 let thread = std::thread::Builder::new().name(format!("step-{id}")).stack_size(codec::STACK);
-                let spawned = thread.spawn_scoped(scope, move || {
+                let work = in_same_span(move || {
                     let begin = Instant::now();
                     let result = job();
                     // The dispatcher outlives all threads.
                     let _ = send.send(Answer { id, round, result, took: begin.elapsed() });
                 });
+                let spawned = thread.spawn_scoped(scope, work);
                 if let Err(e) = spawned {
                     dispatcher.busy.remove(&id);
                     dispatcher.fail(id, EngineError::new(FailureKind::Machine, format!("cannot start a thread: {e}")));

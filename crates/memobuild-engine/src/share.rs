@@ -9,7 +9,7 @@ use std::{
 };
 
 use memobuild_cache::{CacheError, Collected, Entry, ExportReport, Exporter, Importer, Place};
-use memobuild_observe::{FailureKind, Observer, TraceEvent};
+use memobuild_observe::{FailureKind, Observer, TraceEvent, in_same_span};
 use memobuild_oci::{image, registry::Registries};
 use memobuild_plan::model::{Op, Plan, Step, StepId};
 use memobuild_sandbox::OwnershipClass;
@@ -72,7 +72,7 @@ impl Share {
         for importer in &importers {
             let importer = importer.clone();
             // Whoever asks first reads it, if this can't be started.
-            let _ = thread::Builder::new().name("cache-import".into()).spawn(move || importer.load());
+            let _ = thread::Builder::new().name("cache-import".into()).spawn(in_same_span(move || importer.load()));
         }
         let join =
             |importer: &Arc<Importer>| (store.add_upstream(importer.clone()), store.add_provider(importer.clone()));

@@ -16,6 +16,7 @@ mod traceparent;
 pub use error::MemoBuildError;
 pub use event::{Observer, Several, Silent, StepInfo, StepOutcome, Stream, TraceEvent};
 pub use failure::FailureKind;
+pub use log::in_same_span;
 pub use metrics::BuildMetrics;
 pub use retry::{Backoff, RetryConfig};
 pub use secret::Secret;

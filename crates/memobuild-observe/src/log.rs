@@ -20,6 +20,13 @@
 //! Texts of other people (labels, messages) are taken as strings, which the human form quotes: a line stays one line.
 //! Keys and digests are anything that can be displayed.
 
+/// The work, with its log lines in the span in which this is called: for work that another thread does. Ties them to the
+/// same build, by its trace id.
+pub fn in_same_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let span = tracing::Span::current();
+    move || span.in_scope(work)
+}
+
 /// The steps of a build begin: its trace's id and how many steps there are.
 #[macro_export]
 macro_rules! log_build_start {

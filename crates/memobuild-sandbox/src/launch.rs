@@ -4,10 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
 };
@@ -26,7 +26,7 @@ use crate::{
     ids::{IdMap, Ids},
     layout::order::{Batch, Order, Orders},
     sandbox::SANDBOX_INIT_ARG,
-    server::Hello,
+    server::{self, Hello},
     spec::{Begin, Bytes, Event, Request, Room, Spec},
     wire::Wire,
 };
@@ -104,7 +104,11 @@ impl ServerHandle {
     /// Starts a server that maps ids in the given way.
     pub(crate) fn start(program: &Path, ids: Ids) -> Result<Self, SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
-        let child = Command::new(program)
+        // In a user namespace it can do the same only once it is there.
+        let own = (ids.map == IdMap::Host).then(|| server::own_file(program.as_os_str().as_bytes())).flatten();
+        let from = own.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        let child = Command::new(from.as_deref().unwrap_or(program))
+            .arg0(program)
             .arg(SANDBOX_INIT_ARG)
             .current_dir("/")
             .stdin(Stdio::from(far))

@@ -180,6 +180,12 @@ impl StoreError {
     }
 }
 
+impl From<StoreError> for MemoBuildError {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
 impl From<&StoreError> for MemoBuildError {
     fn from(error: &StoreError) -> Self {
         let storage = |operation: String, reason: String| Self::StorageError { operation, reason };

@@ -1,6 +1,6 @@
 //! The error of programs that use memobuild as a library, and how what goes over a network is tried again.
 //!
-//! What a build fails with turns into [`MemoBuildError`] with `?`; errors of the store and of registries do by reference.
+//! What a build, the store and a registry fail with turns into [`MemoBuildError`] with `?`.
 
 pub use memobuild_observe::{Backoff, FailureKind, MemoBuildError, RetryConfig};
 

@@ -11,6 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use memobuild_observe::in_same_span;
 use memobuild_tree::{BundleId, KeyDigest, KeyHasher, codec};
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +154,7 @@ impl Uploads {
         let work = |_| {
             let (inner, offered) = (inner.clone(), offered.clone());
             let thread = thread::Builder::new().name("cache-upload".into()).stack_size(codec::STACK);
-            thread.spawn(move || inner.work(&offered)).ok()
+            thread.spawn(in_same_span(move || inner.work(&offered))).ok()
         };
         let workers = (0..WORKERS).filter_map(work).collect();
         Self { inner, queue: Some(queue), workers }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use memobuild_image::{Descriptor, History, ImageConfig, json, media, time};
-use memobuild_observe::{FailureKind, TraceEvent};
+use memobuild_observe::{FailureKind, TraceEvent, in_same_span};
 use memobuild_oci::{
     image::{BaseImage, BaseLayer, StoredImage},
     layer::{self, TimestampPolicy},
@@ -210,7 +210,7 @@ fn each<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, EngineError> + 
     };
     if count > 1 {
         std::thread::scope(|scope| {
-            let second = std::thread::Builder::new().stack_size(codec::STACK).spawn_scoped(scope, run);
+            let second = std::thread::Builder::new().stack_size(codec::STACK).spawn_scoped(scope, in_same_span(run));
             run();
             // Without a second thread the first does all of it.
             drop(second);

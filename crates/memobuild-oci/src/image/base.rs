@@ -389,7 +389,8 @@ impl BaseImage {
                 }
                 Ok::<_, ImageError>(())
             };
-            let workers: Vec<_> = (0..wanted.len().min(4)).map(|_| scope.spawn(fetch)).collect();
+            let workers: Vec<_> =
+                (0..wanted.len().min(4)).map(|_| scope.spawn(memobuild_observe::in_same_span(fetch))).collect();
             let panicked = || self.place.invalid("download", "a worker thread panicked");
             workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| Err(panicked())))
         })

@@ -10,6 +10,7 @@ use std::{
 };
 
 use memobuild_image::Descriptor;
+use memobuild_observe::in_same_span;
 use memobuild_store::Store;
 
 use super::AT_ONCE;
@@ -54,7 +55,7 @@ impl Early {
                 sent
             }
         };
-        let spawn = |_| thread::Builder::new().name("early-push".into()).spawn(work()).ok();
+        let spawn = |_| thread::Builder::new().name("early-push".into()).spawn(in_same_span(work())).ok();
         Self { queue: Some(queue), workers: (0..AT_ONCE).filter_map(spawn).collect() }
     }
 

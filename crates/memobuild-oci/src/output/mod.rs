@@ -28,8 +28,8 @@ pub use local::write_local;
 pub use push::{Push, Recipe, Report};
 pub use rootfs::write_tar;
 
-/// Blobs on their way to a repository at once.
-const AT_ONCE: usize = 4;
+/// Blobs on their way to a repository at once: as many as skopeo and podman send.
+const AT_ONCE: usize = 6;
 
 use crate::reference::Reference;
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use memobuild_image::{Descriptor, Index, Manifest, media};
+use memobuild_observe::in_same_span;
 use memobuild_store::Store;
 use memobuild_tree::{BundleId, Sha256Digest};
 
@@ -21,7 +22,7 @@ use crate::{
     image::{BaseImage, Progress},
     layer::{Compression, TimestampPolicy, export_layer},
     reference::Reference,
-    registry::{Pushed, Registries, RegistryError},
+    registry::{Pushed, Registries, RegistryError, SMALL},
 };
 
 /// An image to be pushed.
@@ -141,7 +142,9 @@ impl Push<'_> {
         report: &mut Report,
         progress: Progress<'_>,
     ) -> Result<(), OutputError> {
-        let blobs: Vec<&Descriptor> = parts.blobs.values().collect();
+        let mut blobs: Vec<&Descriptor> = parts.blobs.values().collect();
+        // Small ones are over at once, and are the likeliest to be new; then the longest, so that all end together.
+        blobs.sort_by_key(|blob| (blob.size > SMALL, std::cmp::Reverse(blob.size)));
         let total: u64 = blobs.iter().map(|blob| blob.size).sum();
         let arrived: Vec<AtomicU64> = blobs.iter().map(|_| AtomicU64::new(0)).collect();
         let (next, outcome) = (AtomicUsize::new(0), Mutex::new(Ok(report.clone())));
@@ -180,7 +183,7 @@ impl Push<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 1..AT_ONCE.min(blobs.len()) {
-                scope.spawn(work);
+                scope.spawn(in_same_span(work));
             }
             work();
         });

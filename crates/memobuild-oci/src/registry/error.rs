@@ -195,6 +195,12 @@ impl RegistryError {
     }
 }
 
+impl From<RegistryError> for MemoBuildError {
+    fn from(error: RegistryError) -> Self {
+        Self::from(&error)
+    }
+}
+
 impl From<&RegistryError> for MemoBuildError {
     fn from(error: &RegistryError) -> Self {
         let attempt = match error {

@@ -22,6 +22,7 @@ pub(crate) use auth::parameters;
 pub use client::{FetchedManifest, Registries};
 pub use error::RegistryError;
 pub use options::{Certificates, HostOptions, Login, RegistryOptions};
+pub(crate) use push::SMALL;
 pub use push::{Pushed, Source};
 pub use tls::{ClientPem, client_pem, impatient_agent, trusted_pem};
 

@@ -18,7 +18,7 @@ use super::{
 use crate::reference::Reference;
 
 /// Blobs of at most so many bytes are small: not worth a question or a part of their own.
-const SMALL: u64 = 4 << 20;
+pub(crate) const SMALL: u64 = 4 << 20;
 /// Bytes of a part, unless the registry wants larger ones: what is lost when a connection breaks once more.
 const PART: u64 = 32 << 20;
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");

@@ -79,9 +79,14 @@ fn enter_cwd(cwd: &OsStr) -> io::Result<()> {
     match rustix::process::chdir(cwd) {
         Err(rustix::io::Errno::NOENT) => {
             std::fs::create_dir_all(cwd)?;
-            Ok(rustix::process::chdir(cwd)?)
+            rustix::process::chdir(cwd)?;
         }
-        other => Ok(other?),
+        other => other?,
+    }
+    // What is not below the root has no path that begins with a slash (getcwd(2)).
+    match rustix::process::getcwd(Vec::new())?.to_bytes() {
+        [b'/', ..] => Ok(()),
+        _ => Err(rustix::io::Errno::ACCESS.into()),
     }
 }
 

@@ -24,11 +24,11 @@ pub(crate) use device::{LINKS as DEVICE_LINKS, NODES as DEVICES};
 pub(crate) use mounts::open_in;
 
 use std::{
-    ffi::OsStr,
+    ffi::{CStr, CString, OsStr, OsString},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
     },
 };
 
@@ -74,6 +74,9 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     }
 }
 
+/// Second argument of a server that runs from [`own_file`] already.
+const AGAIN_ARG: &CStr = c"again";
+
 /// Runs the server on standard input until its other end closes. Gives the exit code.
 pub(crate) fn main() -> i32 {
     let input = io::stdin();
@@ -82,10 +85,14 @@ pub(crate) fn main() -> i32 {
     // Children that have ended vanish by themselves.
     sys::ignore_children();
     let mut receiver = Receiver::new();
-    let Ok(Some((hello, _))) = receiver.receive::<Hello>(socket) else { return 1 };
-    let entered = match enter(hello, socket, &mut receiver) {
-        Ok(()) => Event::Done {},
-        Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+    let entered = if std::env::args_os().nth(2).is_some_and(|arg| arg.as_bytes() == AGAIN_ARG.to_bytes()) {
+        Event::Done {}
+    } else {
+        let Ok(Some((hello, _))) = receiver.receive::<Hello>(socket) else { return 1 };
+        match enter(hello, socket, &mut receiver) {
+            Ok(()) => Event::Done {},
+            Err(e) => Event::Failed { what: e.what.into_bytes().into(), errno: e.errno },
+        }
     };
     let failed = entered != Event::Done {};
     if channel::send(socket, &entered, &[]).is_err() || failed {
@@ -98,6 +105,29 @@ pub(crate) fn main() -> i32 {
             Ok(None) => return 0,
             Err(_) => return 1,
         }
+    }
+}
+
+/// A way to a program's file by which nobody can write to it, for the server to run from. Root in a step has a way to that
+/// file, if a script or program of its own names `/proc/self/exe` as what it is to be run by (CVE-2019-5736). `None` where
+/// this user, or kernel, can't make a mount: then all that stops a write is that the file is being executed.
+pub(crate) fn own_file(program: &[u8]) -> Option<OwnedFd> {
+    mounts::bind(program, libc::MOUNT_ATTR_RDONLY).ok()
+}
+
+/// Starts this program anew from such a file; comes back where that can't be.
+fn run_from_own_file() {
+    // The user namespace is another than the one that has made the machine's mounts.
+    if sys::unshare(UnshareFlags::NEWNS).is_err() {
+        return;
+    }
+    let Some(file) = own_file(b"/proc/self/exe") else { return };
+    let Ok(path) = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())) else { return };
+    let args = std::env::args_os().chain([OsStr::from_bytes(AGAIN_ARG.to_bytes()).to_owned()]);
+    let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let strings = |list: &mut dyn Iterator<Item = Vec<u8>>| list.map(CString::new).collect::<Result<Vec<_>, _>>();
+    if let (Ok(args), Ok(env)) = (strings(&mut args.map(OsString::into_vec)), strings(&mut env.into_iter())) {
+        let _ = sys::exec(&path, &args, &env);
     }
 }
 
@@ -129,6 +159,7 @@ fn enter(hello: Hello, socket: impl AsFd, receiver: &mut Receiver) -> Result<(),
     if matches!(hello, Hello::Ranges {}) {
         rustix::thread::set_thread_groups(&[]).during(|| "dropping groups".into())?;
     }
+    run_from_own_file();
     Ok(())
 }
 

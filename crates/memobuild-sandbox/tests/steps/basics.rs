@@ -38,6 +38,7 @@ pub const CONFINED: &[(&str, Test)] = &[
     ("network_none", network_none),
     ("kernel_files_are_masked", kernel_files_are_masked),
     ("limits_and_host_name", limits_and_host_name),
+    ("the_programs_own_file_is_read_only", the_programs_own_file_is_read_only),
 ];
 
 fn output_and_exit(mode: ModeChoice) {
@@ -371,4 +372,34 @@ fn limits_and_host_name(mode: ModeChoice) {
     step.argv = [b"true".to_vec()].to_vec();
     step.ulimits = vec![Ulimit { name: "nonsense".into(), soft: 1, hard: 1 }];
     assert!(world.try_run(&step).0.is_err());
+}
+
+/// What `/proc/self/exe` means to whatever a step makes of pid 1's program: read-only even where it isn't being executed.
+fn the_programs_own_file_is_read_only(mode: ModeChoice) {
+    let world = World::new(mode);
+    let mark = world.dir.path().display().to_string();
+    let first = || {
+        let is_it = |pid: &str| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.windows(mark.len()).any(|w| w == mark.as_bytes()) && line.starts_with(b"/bin/sh")
+        };
+        let pids = std::fs::read_dir("/proc").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let status = pids
+            .filter(|pid| is_it(pid))
+            .find_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())
+    };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| world.sh(&world.base, &format!(": {mark}; sleep 3; true")));
+        let pid = loop {
+            assert!(!running.is_finished(), "the step was not seen");
+            if let Some(pid) = first() {
+                break pid;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        let writable = rustix::fs::access(format!("/proc/{pid}/exe"), rustix::fs::Access::WRITE_OK);
+        running.join().unwrap();
+        assert_eq!(writable, Err(rustix::io::Errno::ROFS));
+    });
 }

@@ -78,8 +78,8 @@ fn memobuilds_own_program(world: &mut World) {
         world.project.dockerfile(dockerfile);
         let out = world.built();
         let shown = text(&out.stderr);
-        // ETXTBSY. A program that asks for no loader runs, and tells its version to nobody who could change it.
-        let refused = shown.contains(&format!("exit code: {}", libc::ETXTBSY));
+        // A program that asks for no loader runs, and tells its version to nobody who could change it.
+        let refused = [libc::EROFS, libc::EACCES].iter().any(|e| shown.contains(&format!("exit code: {e}")));
         assert!(refused || out.status.success(), "{shown}");
     }
     assert!(fs::read(own).unwrap() == before, "memobuild's own program was changed");

@@ -1,8 +1,10 @@
 /* Stands in an image in the place of the loader that memobuild's own program asks for. Started in that program's name, it
- * asks to write to it, writes nothing, and ends with the error's number, or with 100 if it would have been let. Needs no C
- * library: it is what would find one. */
+ * asks to write to it, writes nothing, and ends with 100 if it would have been let. A program that is being executed can't
+ * be written to by most kernels, and could be later: it ends with the number of the error that then would stop it, or with
+ * 101. Needs no C library: it is what would find one. */
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 static long call(long number, long a, long b, long c) {
 #if defined(__x86_64__)
@@ -21,5 +23,6 @@ static long call(long number, long a, long b, long c) {
 
 void _start(void) {
     long file = call(SYS_openat, AT_FDCWD, (long)"/proc/self/exe", O_WRONLY | O_CLOEXEC);
-    for (;;) call(SYS_exit_group, file < 0 ? -file : 100, 0, 0);
+    long later = call(SYS_faccessat, AT_FDCWD, (long)"/proc/self/exe", W_OK);
+    for (;;) call(SYS_exit_group, file >= 0 ? 100 : later < 0 ? -later : 101, 0, 0);
 }

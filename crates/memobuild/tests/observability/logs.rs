@@ -52,10 +52,20 @@ fn a_directive_chooses_and_covers_all_crates() {
     assert!(log.lines().count() >= 3 && log.lines().all(|line| line.contains("cache hit")), "{log}");
     let out = build(&place, &[("RUST_LOG", "memobuild=warn")], &["-q"]);
     assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
-    // Lines of the crates below are there too.
-    let nobody = [("RUST_LOG", "memobuild=debug"), ("MEMOBUILD_REMOTE_URL", "http://127.0.0.1:9")];
-    let log = text(&build(&crate::place(), &nobody, &["-q"]).stderr);
-    assert!(log.contains(" memobuild_cache::remote"), "{log}");
+}
+
+/// Also those of the crates below and of all threads.
+#[test]
+fn every_line_of_a_build_names_its_trace() {
+    let nobody = ("MEMOBUILD_REMOTE_URL", "http://127.0.0.1:9");
+    let debug = [("RUST_LOG", "memobuild=debug"), ("MEMOBUILD_JSON_LOGS", "1"), nobody];
+    let lines = objects(text(&build(&place(), &debug, &["-q"]).stderr).lines());
+    let of_remote = lines.iter().filter(|line| line["target"].as_str().unwrap().starts_with("memobuild_cache::remote"));
+    assert!(of_remote.count() > 0, "{lines:?}");
+    let trace = &lines[0]["fields"]["trace_id"];
+    assert_eq!(trace.as_str().unwrap().len(), 32);
+    let without: Vec<_> = lines.iter().filter(|line| line["spans"][0]["trace_id"] != *trace).collect();
+    assert!(without.is_empty(), "{without:?}");
 }
 
 #[test]
