@@ -1,17 +1,19 @@
 """Registries: pushes, pulls and shared caches against a docker-registry on loopback, beside buildah and skopeo.
 
-The server is the same for all; what it costs alone is shown by a row of its own: curl sending the same bytes."""
+The server is the same for all, and keeps what it is sent in memory: its disk, which takes what it takes, is not what is
+compared. What it costs alone is shown by curl sending the same bytes."""
 import json, os, shutil, socket, subprocess, time
-from pathlib import Path
+from . import memory
 
 MB = 1 << 20
 
 
 class Registry:
-    """docker-registry with its data in a directory; started anew, and empty, for each measurement that wants it so."""
+    """docker-registry; started anew, and empty, for each measurement that wants it so."""
 
     def __init__(self, work):
         self.work, self.process = work, None
+        self.data = memory.directory("registry") or work / "registry"
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
@@ -19,11 +21,10 @@ class Registry:
 
     def start(self, keep=False):
         self.stop()
-        data = self.work / "registry"
         if not keep:
-            shutil.rmtree(data, ignore_errors=True)
+            shutil.rmtree(self.data, ignore_errors=True)
         config = self.work / "registry.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {data}}}}}\n"
+        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {self.data}}}}}\n"
                           f"http: {{addr: {self.host}}}\n")
         self.process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
@@ -46,6 +47,7 @@ class Registry:
 
     def __exit__(self, *_):
         self.stop()
+        shutil.rmtree(self.data, ignore_errors=True)
 
 
 def measure(bench):
@@ -83,13 +85,13 @@ def pushes(bench, registry):
         subprocess.run(["cp", "-a", str(cache), str(copy)], check=True)
         os.sync()
         run = bench.measured([bench.exe, "push", "-q", f"{registry.host}/ours:1"], copy)
-        sizes["ours"] = size_of(registry.work / "registry")
+        sizes["ours"] = size_of(registry.data)
         return run
 
     def theirs():
         registry.start()
         run = Run(buildah(bench) + ["push", "-q", "--tls-verify=false", f"{registry.host}/theirs:1"])
-        sizes["theirs"] = size_of(registry.work / "registry")
+        sizes["theirs"] = size_of(registry.data)
         return run
     # All layers are compressed and all sent: 85% of what ours takes is deflate on both cores, and so is buildah's. The
     # registry's own work is in both. Speed is worth nothing if what is sent is much larger.

@@ -3,8 +3,10 @@
 A Debian root with compilers, Python, Node and Cargo (made once by mmdebstrap and kept below target/) becomes a base
 image; crates/memobuild-engine/benches/steps.rs runs each command in the sandbox and over a plain overlay on the same
 files, alternately, with a fresh mount for each. lookup.rs times decisions by facts."""
-import hashlib, json, os, random, shutil, subprocess, sys, tempfile
+import hashlib, json, os, random, shutil, subprocess, sys
 from pathlib import Path
+
+from . import memory
 
 PACKAGES = "gcc,libc6-dev,make,python3,nodejs,npm,cargo,ca-certificates"
 NPM = {"express": "^4", "lodash": "^4", "typescript": "^5", "eslint": "^8"}
@@ -143,16 +145,6 @@ def program(root, name):
     sys.exit(f"bench: cargo made no program for {name}")
 
 
-def memory():
-    """A new directory in memory for what steps write, where tmpfs can be an overlay's upper side and there is room. On ext4 the making of
-    files is slow for seconds after many were deleted, which each round does, on either side's account."""
-    at = Path("/dev/shm")
-    kernel = tuple(int(n) for n in os.uname().release.split(".")[:2])
-    if kernel >= (6, 6) and os.path.ismount(at) and shutil.disk_usage(at).free > 2 << 30:
-        return Path(tempfile.mkdtemp(prefix="memobuild-steps-", dir=at))
-    return None
-
-
 def steps(bench, root):
     """The rows of what tracing costs."""
     if os.geteuid() != 0:
@@ -164,7 +156,8 @@ def steps(bench, root):
     rounds = "3" if bench.args.quick else "7"
     arguments = [f"{name}={command}" for name, command, *_ in CASES]
     work = bench.work / "steps-bench"
-    upper = memory() or work
+    # On ext4 the making of files is slow for seconds after many were deleted, which each round does, on either side's account.
+    upper = memory.directory("steps") or work
     command = [program(root, "steps"), str(archive), str(work), str(upper), rounds, *arguments]
     try:
         out = subprocess.check_output(command, text=True)
