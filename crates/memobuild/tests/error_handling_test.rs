@@ -154,6 +154,18 @@ fn io(error: i32) -> std::io::Error {
 }
 
 #[test]
+fn a_program_passes_errors_of_a_store_on() {
+    fn open(dir: &Path) -> memobuild::error::Result<Store> {
+        Ok(Store::open(dir)?)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let error = open(&dir.path().join("file")).unwrap_err();
+    assert!(matches!(error, MemoBuildError::StorageError { .. }), "{error:?}");
+    assert!(error.to_string().contains("/file"), "{error}");
+}
+
+#[test]
 fn every_error_of_the_store_has_a_kind_a_text_and_a_way_out() {
     let digest = ContentDigest::of(b"x");
     let bundle = memobuild_tree::BundleId::from_bytes([7; 32]);
