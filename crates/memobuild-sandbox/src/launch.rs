@@ -105,7 +105,7 @@ impl ServerHandle {
     pub(crate) fn start(program: &Path, ids: Ids) -> Result<Self, SandboxError> {
         let (near, far) = channel::pair().map_err(helper("making a socket"))?;
         // In a user namespace it can do the same only once it is there.
-        let own = (ids.map == IdMap::Host).then(|| server::own_file(program.as_os_str().as_bytes())).flatten();
+        let own = (ids.map == IdMap::Host).then(|| server::own_file(program)).flatten();
         let from = own.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
         let child = Command::new(from.as_deref().unwrap_or(program))
             .arg0(program)

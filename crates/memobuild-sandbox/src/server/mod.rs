@@ -30,6 +30,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
+    path::Path,
 };
 
 use rustix::thread::{Gid, Uid, UnshareFlags};
@@ -111,8 +112,13 @@ pub(crate) fn main() -> i32 {
 /// A way to a program's file by which nobody can write to it, for the server to run from. Root in a step has a way to that
 /// file, if a script or program of its own names `/proc/self/exe` as what it is to be run by (CVE-2019-5736). `None` where
 /// this user, or kernel, can't make a mount: then all that stops a write is that the file is being executed.
-pub(crate) fn own_file(program: &[u8]) -> Option<OwnedFd> {
-    mounts::bind(program, libc::MOUNT_ATTR_RDONLY).ok()
+pub(crate) fn own_file(program: &Path) -> Option<OwnedFd> {
+    // By its name: a link to the program that runs leads to a mount of the namespace that it was started in.
+    let name = program.canonicalize().ok()?;
+    let file = mounts::bind(name.as_os_str().as_bytes(), libc::MOUNT_ATTR_RDONLY).ok()?;
+    // Another may have got the name meanwhile.
+    let (ours, bound) = (rustix::fs::stat(program).ok()?, rustix::fs::fstat(&file).ok()?);
+    ((ours.st_dev, ours.st_ino) == (bound.st_dev, bound.st_ino)).then_some(file)
 }
 
 /// Starts this program anew from such a file; comes back where that can't be.
@@ -121,7 +127,7 @@ fn run_from_own_file() {
     if sys::unshare(UnshareFlags::NEWNS).is_err() {
         return;
     }
-    let Some(file) = own_file(b"/proc/self/exe") else { return };
+    let Some(file) = own_file(Path::new("/proc/self/exe")) else { return };
     let Ok(path) = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())) else { return };
     let args = std::env::args_os().chain([OsStr::from_bytes(AGAIN_ARG.to_bytes()).to_owned()]);
     let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());

@@ -46,6 +46,7 @@ pub fn run_as(user: &User, name: &str) {
     let program: PathBuf = dir.path().join("steps");
     // The build directory may be closed to others.
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::os::unix::fs::chown(&program, Some(user.uid), Some(user.gid)).unwrap();
     let output = Command::new("setpriv")
         .args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)])
         .arg("--clear-groups")

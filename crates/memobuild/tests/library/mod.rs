@@ -3,10 +3,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failed test")]
 
+#[path = "../listing/mod.rs"]
+mod listing;
+
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -131,26 +133,7 @@ impl Project {
         let request = BuildRequest { outputs: vec![output], ..self.request.clone() };
         let built = self.run(&request, &Cancel::new(), &Arc::new(Recorder::default()), false);
         assert!(built.result.is_ok(), "{built:?}");
-        let mut lines = BTreeMap::new();
-        list(&out, &out, &mut lines);
-        lines
-    }
-}
-
-fn list(root: &Path, dir: &Path, lines: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let what = if meta.is_dir() {
-            list(root, &path, lines);
-            String::new()
-        } else if meta.is_symlink() {
-            fs::read_link(&path).unwrap().display().to_string()
-        } else {
-            String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned()
-        };
-        let name = path.strip_prefix(root).unwrap().display().to_string();
-        lines.insert(name, format!("{:o} {what}", meta.mode()));
+        listing::lines(&out)
     }
 }
 

@@ -1,9 +1,12 @@
 //! A project that is built again and again: which steps ran, which were reused, and what came out.
 
+#[path = "../listing/mod.rs"]
+mod listing;
+
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -198,26 +201,7 @@ impl Project {
         let _ = fs::remove_dir_all(&out);
         let dest = format!("type=local,dest={}", out.display());
         self.build_with(&[&["--output", &dest], more].concat());
-        let mut lines = BTreeMap::new();
-        list(&out, &out, &mut lines);
-        lines
-    }
-}
-
-fn list(root: &Path, dir: &Path, lines: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let what = if meta.is_dir() {
-            list(root, &path, lines);
-            String::new()
-        } else if meta.is_symlink() {
-            fs::read_link(&path).unwrap().display().to_string()
-        } else {
-            text(&fs::read(&path).unwrap())
-        };
-        let name = path.strip_prefix(root).unwrap().display().to_string();
-        lines.insert(name, format!("{:o} {what}", meta.mode()));
+        listing::lines(&out)
     }
 }
 

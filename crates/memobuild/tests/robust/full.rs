@@ -73,6 +73,13 @@ fn recovers(place: &Place, disk: &Disk<'_>, expected: &[u8]) {
     assert_eq!(disk.sh("ls -A $disk/cache/tmp; ls -A $disk/cache/oci/partial"), "", "nothing is left half done");
 }
 
+#[track_caller]
+fn fails_and_recovers(place: &Place, disk: &Disk<'_>, expected: &[u8]) {
+    let out = disk.memobuild(&args(&TO_FILE));
+    failed(place, out.status.code(), &text(&out.stderr));
+    recovers(place, disk, expected);
+}
+
 #[test]
 fn while_a_context_is_read() {
     let place = Place::with(&[("Dockerfile", "FROM scratch\nCOPY . /all\n")]);
@@ -86,9 +93,7 @@ fn while_a_context_is_read() {
     let Some(disk) = Disk::memory(&place, 64) else { return };
     let expected = reference(&place);
     disk.leave(25 << 10);
-    let out = disk.memobuild(&args(&TO_FILE));
-    failed(&place, out.status.code(), &text(&out.stderr));
-    recovers(&place, &disk, &expected);
+    fails_and_recovers(&place, &disk, &expected);
 }
 
 /// From a registry, and from a layout, of which the blobs are not kept.
@@ -104,9 +109,7 @@ fn while_a_base_is_pulled() {
         let Some(disk) = Disk::memory(&place, 64) else { return };
         let expected = reference(&place);
         disk.leave(25 << 10);
-        let out = disk.memobuild(&args(&TO_FILE));
-        failed(&place, out.status.code(), &text(&out.stderr));
-        recovers(&place, &disk, &expected);
+        fails_and_recovers(&place, &disk, &expected);
     }
 }
 
@@ -158,9 +161,7 @@ fn while_an_image_is_exported() {
     let stored = disk.memobuild(&args(&[]));
     assert!(stored.status.success(), "{}", text(&stored.stderr));
     disk.leave(10 << 10);
-    let out = disk.memobuild(&args(&TO_FILE));
-    failed(&place, out.status.code(), &text(&out.stderr));
-    recovers(&place, &disk, &expected);
+    fails_and_recovers(&place, &disk, &expected);
 }
 
 /// The disk is full before a build has begun: there is no room for its lease, nor for an index.
@@ -171,7 +172,5 @@ fn before_anything_is_done() {
     let Some(disk) = Disk::memory(&place, 64) else { return };
     let expected = reference(&place);
     disk.fill();
-    let out = disk.memobuild(&args(&TO_FILE));
-    failed(&place, out.status.code(), &text(&out.stderr));
-    recovers(&place, &disk, &expected);
+    fails_and_recovers(&place, &disk, &expected);
 }
