@@ -106,7 +106,7 @@ fn tokens_that_end_in_the_middle_are_fetched_anew() {
     let short = TokenOptions { life: Some(Duration::from_millis(150)), silent: true, ..TokenOptions::default() };
     for (options, abrupt) in [(few(3), false), (few(9), true), (short, false)] {
         let strict = with_tokens(options);
-        strict.set(|o| (o.slow, o.abrupt) = (Duration::from_millis(20), abrupt));
+        strict.set(|o| (o.slow, o.abrupt) = (Duration::from_millis(60), abrupt));
         let (_keep, store) = store();
         let (base, root) = opened(layout.path(), &store);
         let name = format!("{}/app/x:1", strict.host);

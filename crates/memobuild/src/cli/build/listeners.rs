@@ -51,10 +51,12 @@ impl Listeners {
         let exporter = settings.and_then(|settings| otlp::Exporter::new(settings, *trace(), name.to_owned()));
         let exporter = exporter.map(Arc::new);
         let log = logging::is_on().then(|| Arc::new(LogObserver::new(name)));
+        let span = log.as_ref().map_or_else(tracing::Span::none, |log| log.span().clone());
         let reporter = destination(request).filter(|_| reports).map(|to| {
             // That it can't be told is a matter for the log: results are shared by the same server, and whoever does
             // that warns where it fails.
-            Arc::new(Reporter::start(to, name.to_owned(), |message| tracing::warn!("{message}")))
+            let warn = move |message: String| span.in_scope(|| tracing::warn!("{message}"));
+            Arc::new(Reporter::start(to, name.to_owned(), warn))
         });
         let progress = Arc::new(Progress::start(mode));
         let mut all: Vec<Arc<dyn Observer>> = Vec::new();
