@@ -30,8 +30,8 @@ use crate::{
 struct Stamp {
     inode: u64,
     size: i64,
-    mtime: (i64, u64),
-    ctime: (i64, u64),
+    mtime: (i64, u32),
+    ctime: (i64, u32),
     mode: u32,
     owner: (u32, u32),
 }
@@ -41,8 +41,8 @@ impl Stamp {
         Self {
             inode: stat.st_ino,
             size: stat.st_size,
-            mtime: (stat.st_mtime, stat.st_mtime_nsec),
-            ctime: (stat.st_ctime, stat.st_ctime_nsec),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
             mode: stat.st_mode,
             owner: (stat.st_uid, stat.st_gid),
         }
@@ -94,14 +94,14 @@ impl Before {
         let what = || "looking at the root".to_owned();
         let skip = spec.skip.iter().map(|path| path.to_vec()).collect();
         let stat = rustix::fs::fstat(&places.upper).during(what)?;
-        let mut latest = (stat.st_ctime, stat.st_ctime_nsec);
+        let mut latest = (stat.st_ctime, stat.st_ctime_nsec as u32);
         let top = open_dir(&places.upper, b".").during(what)?;
         let children = look(&top, &mut Vec::new(), &skip, &mut latest).during(what)?;
         let root = Seen { stamp: Stamp::of(&stat), children: Some(children) };
         // The file system's clock is the coarse one, which moves a few hundred times a second.
         loop {
             let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-            if (now.tv_sec, now.tv_nsec as u64) > latest {
+            if (now.tv_sec, now.tv_nsec as u32) > latest {
                 return Ok(Self { root, skip });
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -113,7 +113,7 @@ fn look(
     dir: &OwnedFd,
     path: &mut Vec<u8>,
     skip: &HashSet<Vec<u8>>,
-    latest: &mut (i64, u64),
+    latest: &mut (i64, u32),
 ) -> rustix::io::Result<Children> {
     let mut children = Children::new();
     for name in names(dir)? {
@@ -122,7 +122,7 @@ fn look(
             continue;
         }
         let stat = rustix::fs::statat(dir, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW)?;
-        *latest = (*latest).max((stat.st_ctime, stat.st_ctime_nsec));
+        *latest = (*latest).max((stat.st_ctime, stat.st_ctime_nsec as u32));
         let below = if FileType::from_raw_mode(stat.st_mode).is_dir() {
             let fd = open_dir(dir, &name)?;
             let length = path.len();
