@@ -33,18 +33,18 @@ pub(crate) struct Bases<'a> {
     pull: bool,
     found: Mutex<Vec<Arc<BaseImage>>>,
     /// Why the first of those that were not found was not: planning passes on texts alone.
-    cause: Mutex<Option<Box<MemoBuildError>>>,
+    failure: Mutex<Option<EngineError>>,
 }
 
 impl<'a> Bases<'a> {
     pub(crate) fn new(store: &'a Store, request: &BuildRequest) -> Self {
         let registries = Registries::new(request.registries.clone());
-        Self { store, registries, pull: request.pull, found: Mutex::default(), cause: Mutex::default() }
+        Self { store, registries, pull: request.pull, found: Mutex::default(), failure: Mutex::default() }
     }
 
     /// Why an image was not found.
-    pub(crate) fn cause(&self) -> Option<Box<MemoBuildError>> {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn failure(&self) -> Option<EngineError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The connections, which the build's pushes share.
@@ -76,10 +76,10 @@ impl<'a> Bases<'a> {
     fn find(&self, request: &BaseRequest) -> Result<ResolvedBase, String> {
         let source = self.source(request)?;
         let image = image::open(&source, &request.platform, self.store, &self.registries).map_err(|e| {
-            let EngineError { message, cause, .. } = EngineError::chain(FailureKind::Registry, &e);
-            let mut first = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-            *first = first.take().or(cause);
-            format!("{}: {message}", request.name)
+            let error = known(&e);
+            let text = format!("{}: {}", request.name, error.message);
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            text
         })?;
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let resolved =
@@ -182,16 +182,21 @@ pub(crate) fn make_room() -> String {
     StoreError::NoSpace { op: "write", path: PathBuf::new(), source }.hint().unwrap_or_default()
 }
 
-fn failed(name: &str, e: &image::ImageError) -> EngineError {
+fn known(e: &image::ImageError) -> EngineError {
+    let mut error = EngineError::chain(FailureKind::Registry, e);
     // Whatever is read from a registry or layout, only the cache is written to.
     let no_space = is_no_space(e);
-    let own = no_space || matches!(e, image::ImageError::Store(_));
-    let mut error = EngineError::chain(if own { FailureKind::Cache } else { FailureKind::Registry }, e);
-    if no_space {
-        error = error.with_hint(make_room());
+    let of_cache =
+        error.cause.as_ref().is_some_and(|cause| matches!(cause.root(), MemoBuildError::StorageError { .. }));
+    if no_space || of_cache || matches!(e, image::ImageError::Store(_)) {
+        error.kind = FailureKind::Cache;
     }
-    error.message = format!("base image {name}: {}", error.message);
-    error
+    if no_space { error.with_hint(make_room()) } else { error }
+}
+
+fn failed(name: &str, e: &image::ImageError) -> EngineError {
+    let error = known(e);
+    EngineError { message: format!("base image {name}: {}", error.message), ..error }
 }
 
 fn import(name: &str, image: &BaseImage, observer: &Arc<dyn Observer>) -> Result<Tree, EngineError> {

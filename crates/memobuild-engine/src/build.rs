@@ -201,8 +201,12 @@ fn plan_error(error: &PlanError, bases: &Bases<'_>) -> EngineError {
         PlanErrorKind::Request | PlanErrorKind::Denied => FailureKind::Usage,
     };
     let texts: Vec<String> = error.diagnostics.iter().map(|d| d.render(false)).collect();
-    let cause = bases.cause().filter(|_| kind == FailureKind::Registry);
-    EngineError { cause, ..EngineError::new(kind, texts.join("\n")) }
+    let error = EngineError::new(kind, texts.join("\n"));
+    match bases.failure().filter(|_| kind == FailureKind::Registry) {
+        // The text is planning's own: it shows the line.
+        Some(failure) => EngineError { message: error.message, ..failure },
+        None => error,
+    }
 }
 
 fn infos(plan: &Plan) -> Vec<StepInfo> {

@@ -83,8 +83,8 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open.is_some()
     }
 
-    /// Runs statements; `op` says what they do, for the error. If the index shows damage it is replaced by an empty
-    /// one and they run once more.
+    /// Runs statements; `op` says what they do, for the error. If the index shows damage, and to another connection too,
+    /// it is replaced by an empty one and they run once more.
     pub(crate) fn with<T>(&self, op: &'static str, run: impl Fn(&mut Connection) -> rusqlite::Result<T>) -> Result<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = |state: &mut State| -> rusqlite::Result<T> {
@@ -94,7 +94,13 @@ impl Index {
             };
             run(&mut open.connection)
         };
-        match attempt(&mut state) {
+        let mut result = attempt(&mut state);
+        if result.as_ref().is_err_and(is_damage) {
+            // SQLite calls a read that failed so too (SQLITE_IOERR_CORRUPTFS), and the next one may succeed.
+            state.open = None;
+            result = attempt(&mut state);
+        }
+        match result {
             Err(e) if is_damage(&e) => {
                 self.set_aside(&mut state, e)?;
                 attempt(&mut state).map_err(|e| self.error(op, e))
@@ -229,5 +235,43 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
         }
         rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::Store;
+
+    /// How often work on a new index fails as if that were damaged; gives the names in its directory that tell of it.
+    fn aside(failures: u32) -> (Result<()>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let left = Cell::new(failures);
+        let result = store.index().with("try", |_| match left.get() {
+            0 => Ok(()),
+            more => {
+                left.set(more - 1);
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                Err(rusqlite::Error::SqliteFailure(code, None))
+            }
+        });
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        (result, names.filter(|name| name.to_string_lossy().starts_with("index.corrupt-")).count())
+    }
+
+    #[test]
+    fn an_index_is_set_aside_only_if_it_is_found_damaged_twice() {
+        for (failures, asides) in [(0, 0), (1, 0)] {
+            let (result, found) = aside(failures);
+            assert!(result.is_ok());
+            assert_eq!(found, asides);
+        }
+        let (result, found) = aside(2);
+        assert!(result.is_ok());
+        assert!(found > 0);
+        assert!(matches!(aside(3).0, Err(StoreError::CorruptIndex { .. })));
     }
 }

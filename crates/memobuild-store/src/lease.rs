@@ -199,6 +199,15 @@ impl Drop for Lease {
 }
 
 impl Store {
+    /// Takes this process's lease away before its time: for a program that is about to end while threads of it may still
+    /// hold the store, so that no file of it is left. What they touch from now on is not kept from being collected.
+    pub fn leave(&self) {
+        let state = self.process_lease().state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &*state {
+            let _ = fs::remove_file(&state.path);
+        }
+    }
+
     /// Starts a lease.
     pub fn lease(&self) -> Result<Lease> {
         self.process_lease().with(|state| {

@@ -158,6 +158,22 @@ fn leases_and_locks_end_with_their_process() {
 }
 
 #[test]
+fn who_leaves_leaves_no_lease_though_others_hold_the_store() {
+    let (dir, store) = store();
+    let leases = || std::fs::read_dir(dir.path().join("leases")).unwrap().count();
+    let other = store.clone();
+    store.lease().unwrap();
+    let with = leases();
+    store.leave();
+    assert_eq!(leases(), with - 1);
+    // It works on, and makes no new one.
+    let writer = other.bundle_writer();
+    writer.add_bytes(b"x").unwrap();
+    writer.finish(&diff(&[b"x"])).unwrap();
+    assert_eq!(leases(), with - 1);
+}
+
+#[test]
 fn a_full_disk_is_one_clear_error_and_nothing_half_written() {
     let dir = tempfile::tempdir().unwrap();
     let mounted = std::process::Command::new("mount")

@@ -31,6 +31,15 @@ pub(crate) fn open_store() -> Result<Store, Failure> {
     Ok(store)
 }
 
+/// Ends this process's part in a store when it is dropped, whichever threads still hold it: they end with the process.
+pub(crate) struct Leaving<'a>(pub(crate) &'a Store);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// The store if there is one already: commands that only look make none.
 pub(crate) fn existing_store() -> Result<Option<Store>, Failure> {
     if cache_dir()?.is_dir() { open_store().map(Some) } else { Ok(None) }

@@ -53,6 +53,7 @@ the same; 1: something differs.";
 pub(crate) fn run(args: VerifyArgs) -> CliResult {
     let VerifyArgs { image, ignore_times, build } = args;
     let store = env::open_store()?;
+    let _leaving = env::Leaving(&store);
     let _lease = store.lease()?;
     let platform = build.plan.platforms.first().cloned().unwrap_or_default();
     let given = open(&store, &image, &platform)?;

@@ -37,6 +37,7 @@ pub(crate) fn run(args: BuildArgs) -> CliResult {
     let request = request::from_args(args)?;
     refuse_terminal(&request, io::stdout().is_terminal())?;
     let store = Store::open(&env::cache_dir()?)?;
+    let _leaving = env::Leaving(&store);
     if dry_run {
         let silent: Arc<dyn Observer> = Arc::new(Silent);
         let outcome = memobuild_engine::dry_run(&store, &request, &silent)?;
