@@ -97,8 +97,10 @@ impl Index {
         let mut result = attempt(&mut state);
         if result.as_ref().is_err_and(is_damage) {
             // SQLite calls a read that failed so too (SQLITE_IOERR_CORRUPTFS), and the next one may succeed.
-            state.open = None;
+            let first = state.open.take();
             result = attempt(&mut state);
+            // Names can be read by the one that was open if no other can be opened any more.
+            state.open = state.open.take().or(first);
         }
         match result {
             Err(e) if is_damage(&e) => {
